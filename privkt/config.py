@@ -1,0 +1,202 @@
+"""The YAML config of a run, validated before anything else happens."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from privkt.privacy import Neighbouring, RefusedInput, Unit
+
+
+class _Block(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class BudgetConfig(_Block):
+    """What may be spent. `delta` None takes min(1e-5, 1/(10 N)); `cap_epsilon` None makes the cap this run's epsilon.
+
+    `reproduce` allows a paper's delta = 1/N, with a warning.
+    """
+
+    epsilon: float
+    delta: float | None = None
+    unit: Unit = Unit.RECORD
+    neighbouring: Neighbouring = Neighbouring.ZERO_OUT
+    cap_epsilon: float | None = None
+    cap_delta: float | None = None
+    filter: Literal["basic", "zcdp"] = "basic"
+    reproduce: bool = False
+
+
+class DataConfig(BaseModel):
+    """A data block; further keys go to the dataset plugin as its options."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    source: str = "json"
+    path: str | None = None
+    text: str = "text"
+    label: str | None = None
+    labels: tuple[str, ...] | None = None
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return dict(self.model_extra or {})
+
+
+class PrivateDataConfig(DataConfig):
+    """A client's data: `name` identifies its ledger, `size` is the declared, public N."""
+
+    name: str
+    size: int = Field(gt=0)
+    public: bool = False
+
+
+class ClientConfig(_Block):
+    """One client. Its own `models` and `budget` override the run's."""
+
+    name: str
+    data: PrivateDataConfig
+    budget: BudgetConfig | None = None
+    evaluation: DataConfig | None = None
+    options: dict[str, Any] = Field(default_factory=dict)
+
+
+class ModelConfig(BaseModel):
+    """A model role: `backend` names a plugin, everything else are its options (`model`, `base_url`, `lora`, ...)."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    backend: str
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return dict(self.model_extra or {})
+
+
+class EvaluationConfig(_Block):
+    """Held-out labelled rows on which every arm is scored, locally."""
+
+    data: DataConfig
+
+
+class RunConfig(_Block):
+    """A whole run. `method_config` is the block named after the method (`fdkt: {...}`), checked by the method itself."""
+
+    method: str
+    budget: BudgetConfig
+    clients: tuple[ClientConfig, ...] = Field(min_length=1)
+    models: dict[str, ModelConfig]
+    evaluation: EvaluationConfig | None = None
+    seeds: tuple[int, ...] = (0,)
+    method_config: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _names_are_distinct(self) -> RunConfig:
+        for what, names in (
+            ("client names", [c.name for c in self.clients]),
+            ("data names", [c.data.name for c in self.clients]),
+        ):
+            twice = sorted({n for n in names if names.count(n) > 1})
+            if twice:
+                raise ValueError(
+                    f"{what} must differ (a ledger belongs to one data set), got {twice[0]!r} twice"
+                )
+        return self
+
+
+def load_config(path: Path | str) -> RunConfig:
+    """Reads and validates a YAML file. Raises RefusedInput naming the key, the rule, what came and the nearest name."""
+    path = Path(path)
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise RefusedInput(f"config: no file at {path}; give the path of a YAML config") from None
+    except UnicodeDecodeError:
+        raise RefusedInput(f"config: {path} must be UTF-8 text; convert it") from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        raise RefusedInput(f"config: {path} is not valid YAML{where}; mend the file") from None
+    return parse_config(raw, base=path.parent)
+
+
+def parse_config(raw: Any, base: Path | None = None) -> RunConfig:
+    """A RunConfig from plain values; `base` makes relative data paths absolute."""
+    if not isinstance(raw, dict):
+        raise RefusedInput(f"config: must be a mapping with at least `method`, got {type(raw).__name__}")
+    raw = dict(raw)
+    if "client" in raw and "clients" not in raw:
+        raw["clients"] = [{"name": "client", **raw.pop("client")}]
+    if "seed" in raw and "seeds" not in raw:
+        raw["seeds"] = [raw.pop("seed")]
+    method = raw.get("method")
+    if isinstance(method, str):
+        block = method.rpartition(":")[2]
+        if block in raw and block not in RunConfig.model_fields:
+            raw["method_config"] = raw.pop(block) or {}
+    try:
+        config = RunConfig.model_validate(raw)
+    except ValidationError as error:
+        raise RefusedInput(describe("config", error, RunConfig, extra=(str(method),))) from None
+    return _with_absolute_paths(config, base) if base else config
+
+
+def describe(
+    subject: str, error: ValidationError, model: type[BaseModel], extra: tuple[str, ...] = ()
+) -> str:
+    """All faults of a validation, one a line, with the nearest valid name for an unknown key."""
+    lines = []
+    for fault in error.errors():
+        place = ".".join(str(part) for part in fault["loc"])
+        if fault["type"] == "extra_forbidden":
+            names = _names_at(model, fault["loc"][:-1]) + list(extra)
+            near = difflib.get_close_matches(str(fault["loc"][-1]), names, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"valid: {', '.join(sorted(names))}"
+            lines.append(f"{subject}: unknown key {place!r}; {hint}")
+        elif fault["type"] == "missing":
+            lines.append(f"{subject}: key {place!r} is missing; add it")
+        else:
+            # The value itself may be a path or a secret-bearing URL: its type says enough.
+            message = fault["msg"].removeprefix("Value error, ")
+            lines.append(f"{subject}: {place or 'config'}: {message} (got {type(fault['input']).__name__})")
+    return "\n".join(lines)
+
+
+def _names_at(model: type[BaseModel], loc: tuple[Any, ...]) -> list[str]:
+    here: Any = model
+    for part in loc:
+        if isinstance(part, int):
+            continue
+        found = getattr(here, "model_fields", {}).get(part)
+        if found is None:
+            return []
+        here = found.annotation
+        for inner in getattr(here, "__args__", ()):
+            if isinstance(inner, type) and issubclass(inner, BaseModel):
+                here = inner
+                break
+    return list(getattr(here, "model_fields", {}))
+
+
+def _with_absolute_paths(config: RunConfig, base: Path) -> RunConfig:
+    def placed(data: DataConfig) -> DataConfig:
+        if data.path is None or Path(data.path).is_absolute():
+            return data
+        return data.model_copy(update={"path": str((base / data.path).resolve())})
+
+    clients = tuple(
+        c.model_copy(
+            update={
+                "data": placed(c.data),
+                "evaluation": placed(c.evaluation) if c.evaluation else None,
+            }
+        )
+        for c in config.clients
+    )
+    evaluation = EvaluationConfig(data=placed(config.evaluation.data)) if config.evaluation else None
+    return config.model_copy(update={"clients": clients, "evaluation": evaluation})
