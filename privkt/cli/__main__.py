@@ -1,0 +1,3 @@
+from privkt.cli import main
+
+main()

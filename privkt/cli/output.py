@@ -1,0 +1,99 @@
+"""What a person sees: one console, progress with time left, errors without tracebacks."""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import TimeRemainingColumn
+
+out = Console(highlight=False, soft_wrap=True)
+err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def print_json(value: Any) -> None:
+    """One JSON document on standard output, nothing else."""
+    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n")
+
+
+class _BarTask:
+    def __init__(self, bars: Progress, task: TaskID) -> None:
+        self._bars, self._task = bars, task
+
+    def advance(self, amount: float = 1, note: str = "") -> None:
+        self._bars.update(self._task, advance=amount, note=note)
+
+
+class BarProgress:
+    """contracts.Progress on a terminal: a bar a task, with time gone and time left."""
+
+    def __init__(self, bars: Progress) -> None:
+        self._bars = bars
+
+    def task(self, title: str, total: float | None, unit: str = "") -> _BarTask:
+        return _BarTask(self._bars, self._bars.add_task(title, total=total, note="", unit=unit))
+
+
+class _LineTask:
+    def __init__(self, title: str, total: float | None, unit: str, every: float) -> None:
+        self._title, self._total, self._unit, self._every = title, total, unit, every
+        self._done, self._start, self._told = 0.0, time.monotonic(), time.monotonic()
+        self._lock = threading.Lock()
+        err.print(f"{title} ...")
+
+    def advance(self, amount: float = 1, note: str = "") -> None:
+        with self._lock:
+            self._done += amount
+            now = time.monotonic()
+            finished = self._total is not None and self._done >= self._total
+            if not finished and now - self._told < self._every:
+                return
+            self._told = now
+            gone = now - self._start
+            text = f"  {self._title}: {self._done:g}"
+            if self._total:
+                left = gone * (self._total - self._done) / max(self._done, 1e-9)
+                text += f"/{self._total:g} {self._unit}, {gone:.0f} s gone, about {max(left, 0):.0f} s left"
+            err.print(text + (f" ({note})" if note else ""))
+
+
+class LineProgress:
+    """contracts.Progress where there is no terminal: a line when something starts, ends, and every few seconds."""
+
+    def __init__(self, every: float = 10.0) -> None:
+        self._every = every
+
+    def task(self, title: str, total: float | None, unit: str = "") -> _LineTask:
+        return _LineTask(title, total, unit, self._every)
+
+
+@contextmanager
+def progress(show: bool = True) -> Iterator[Any]:
+    """A contracts.Progress for this terminal (or for none)."""
+    from privkt.contracts import NoProgress
+
+    if not show:
+        yield NoProgress()
+    elif not err.is_terminal:
+        yield LineProgress()
+    else:
+        bars = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=28),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[unit]}"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}"),
+            console=err,
+        )
+        with bars:
+            yield BarProgress(bars)

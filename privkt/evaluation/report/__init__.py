@@ -1,0 +1,1 @@
+"""The page that shows usefulness and privacy side by side: `report.json` and `report.html`, both local."""
