@@ -7,7 +7,16 @@ import platform
 from importlib import metadata
 from typing import Any
 
-LIBRARIES = ("torch", "transformers", "peft", "datasets", "dp-accounting", "pluggy", "sentence-transformers", "gguf")
+LIBRARIES = (
+    "torch",
+    "transformers",
+    "peft",
+    "datasets",
+    "dp-accounting",
+    "pluggy",
+    "sentence-transformers",
+    "gguf",
+)
 
 
 def examine() -> dict[str, Any]:

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 LABELS = ("appointment", "prescription", "results", "billing")
 
-_FIRST = "Orla Tobin Maelle Ruben Ilka Sefa Dario Nuala Piet Yara Corvin Anouk Lorcan Tamsin Ibolya Emeric".split()
-_LAST = "Quaverly Brandoch Zillmere Okonjaro Velthuisen Drumcree Haskovar Pellimore Trantwick Osterfjell".split()
+_FIRST = "Orla Tobin Maelle Ruben Ilka Sefa Dario Nuala Piet Yara Corvin Anouk Lorcan Tamsin Ibolya Emeric".split()  # noqa: SIM905
+_LAST = "Quaverly Brandoch Zillmere Okonjaro Velthuisen Drumcree Haskovar Pellimore Trantwick Osterfjell".split()  # noqa: SIM905
 
 _OPENINGS = (
     "", "", "", "Hello,", "Good morning,", "Hi there,", "Dear team,", "Sorry to bother you again,", "Quick question:",

@@ -11,9 +11,7 @@ from privkt.evaluation.report.summary import MetricSummary
 PRIVATE, NOT_PRIVATE, INK = "#2563eb", "#b0b7c3", "#39404d"
 
 
-def arms_chart(
-    scores: Mapping[str, Mapping[str, MetricSummary]], metric: str, not_private: Sequence[str] = ()
-) -> str:
+def arms_chart(scores: Mapping[str, Mapping[str, MetricSummary]], metric: str, not_private: Sequence[str] = ()) -> str:
     """A bar an arm with its deviation over seeds; arms trained on raw text sent elsewhere are pale."""
     import matplotlib
 

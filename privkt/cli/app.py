@@ -1,0 +1,214 @@
+"""The commands, their options and their exit codes: 0 done, 1 failed while running (resumable), 2 refused input."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from privkt import __version__
+
+app = typer.Typer(
+    name="privkt",
+    help="Move knowledge between large and small language models while private text stays private.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+budget_app = typer.Typer(help="What each private data set has spent, and what is left.", no_args_is_help=False)
+app.add_typer(budget_app, name="budget")
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document for a program to read.")]
+ConfigFile = Annotated[Path, typer.Argument(help="A YAML config.", show_default=False)]
+RunFolder = Annotated[Path, typer.Argument(help="A run directory.", show_default=False)]
+
+
+def run() -> None:
+    """Runs a command and turns refusals and failures into exit codes, without tracebacks and without private text."""
+    from privkt.cli.errors import exit_code_of
+
+    try:
+        app(standalone_mode=True)
+    except KeyboardInterrupt:
+        from privkt.cli.output import err
+
+        err.print("\nstopped; nothing is lost: `privkt run --resume DIR` finishes the run with the same epsilon")
+        sys.exit(130)
+    except Exception as error:
+        sys.exit(exit_code_of(error))
+
+
+def _version(show: bool) -> None:
+    if show:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_version, is_eager=True)
+    ] = False,
+) -> None:
+    return None
+
+
+@app.command()
+def quickstart(
+    output: Annotated[Path | None, typer.Option(help="Run directory; a new one under ./runs by default.")] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(help="Your own JSONL or CSV with columns text and label, instead of made-up records."),
+    ] = None,
+    name: Annotated[
+        str | None,
+        typer.Option(help="Name of the data set's ledger with --data; the file's stem by default."),
+    ] = None,
+    model: Annotated[
+        Path | None, typer.Option(help="Folder of the small model that generates (Hugging Face format).")
+    ] = None,
+    encoder: Annotated[Path | None, typer.Option(help="Folder of the encoder that is the task model.")] = None,
+    base_url: Annotated[
+        str | None,
+        typer.Option(help="An OpenAI-compatible server with a larger model, e.g. http://127.0.0.1:8000/v1."),
+    ] = None,
+    llm: Annotated[str | None, typer.Option(help="The model's name at --base-url.")] = None,
+    epsilon: Annotated[float, typer.Option(help="Epsilon of the private training.")] = 8.0,
+    size: Annotated[int, typer.Option(help="How many records to make up.", min=100)] = 500,
+    seed: Annotated[int, typer.Option(help="Seed of everything but the noise.")] = 0,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Fetch the small models without asking.")] = False,
+) -> None:
+    """Watch private records go through FDKT, end to end, on this machine."""
+    from privkt.cli.quickstart import quickstart as go
+
+    go(
+        output=output, data=data, name=name, model=model, encoder=encoder, base_url=base_url, llm=llm,
+        epsilon=epsilon, size=size, seed=seed, yes=yes,
+    )  # fmt: skip
+
+
+@app.command()
+def plan(config: ConfigFile, json: Json = False) -> None:
+    """Check a config and its data, and say what a run will spend, ask and send. Spends nothing."""
+    from privkt.cli.running import plan as go
+
+    go(config, as_json=json)
+
+
+@app.command("run")
+def run_command(
+    config: Annotated[Path | None, typer.Argument(help="A YAML config.", show_default=False)] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Run directory.")] = None,
+    resume: Annotated[Path | None, typer.Option(help="Finish the run in this directory.")] = None,
+    review: Annotated[
+        bool, typer.Option("--review", help="Show what is about to cross and wait for yes or no.")
+    ] = False,
+    data_changed: Annotated[
+        bool, typer.Option("--data-changed", help="The data behind a name changed; its account goes on.")
+    ] = False,
+    force: Annotated[
+        bool,
+        typer.Option("--force", help="Let something without a guarantee cross; the ledger records an infinite spend."),
+    ] = False,
+) -> None:
+    """Run a method from a config, or finish an interrupted run."""
+    from privkt.cli.running import run as go
+
+    go(config, output=output, resume=resume, review=review, data_changed=data_changed, force=force)
+
+
+@app.command()
+def compare(
+    config: ConfigFile,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Run directory.")] = None,
+    resume: Annotated[Path | None, typer.Option(help="Finish the comparison in this directory.")] = None,
+    seeds: Annotated[int | None, typer.Option(help="Seeds 0 to N-1 instead of the config's.", min=1)] = None,
+) -> None:
+    """Run a method with every baseline of its page beside it: mean and deviation over seeds."""
+    from privkt.cli.running import compare as go
+
+    go(config, output=output, resume=resume, seeds=seeds)
+
+
+@app.command()
+def predict(
+    run_directory: RunFolder,
+    file: Annotated[Path, typer.Argument(help="Texts: JSONL or CSV with a text column, or one text a line.")],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="A JSONL file; standard output by default.")
+    ] = None,
+    text: Annotated[str, typer.Option(help="Name of the text column.")] = "text",
+    client: Annotated[str | None, typer.Option(help="Whose model, when the run had several clients.")] = None,
+) -> None:
+    """Label texts with a run's final model."""
+    from privkt.cli.running import predict as go
+
+    go(run_directory, file, output=output, text=text, client=client)
+
+
+@app.command()
+def show(run_directory: RunFolder, json: Json = False) -> None:
+    """Print what a run did: scores, what was spent, what crossed."""
+    from privkt.cli.reports import show as go
+
+    go(run_directory, as_json=json)
+
+
+@app.command()
+def report(run_directory: RunFolder) -> None:
+    """Write report.html and report.json of a run anew and print their paths."""
+    from privkt.cli.reports import report as go
+
+    go(run_directory)
+
+
+@app.command()
+def plugins(
+    kind: Annotated[
+        str | None, typer.Option(help="Only one kind: mechanism, method, backend, dataset, evaluator.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """List plugins, what they provide, and what is broken."""
+    from privkt.cli.listing import plugins as go
+
+    go(kind, as_json=json)
+
+
+@app.command()
+def doctor(json: Json = False) -> None:
+    """Say what was built, what is missing, and why."""
+    from privkt.cli.listing import doctor as go
+
+    go(as_json=json)
+
+
+@budget_app.callback(invoke_without_command=True)
+def _budget(context: typer.Context, json: Json = False) -> None:
+    if context.invoked_subcommand is None:
+        from privkt.cli.budgets import overview
+
+        overview(as_json=json)
+
+
+@budget_app.command("show")
+def budget_show(name: Annotated[str, typer.Argument(help="The data set's name.")], json: Json = False) -> None:
+    """Every entry of one ledger, verified."""
+    from privkt.cli.budgets import entries
+
+    entries(name, as_json=json)
+
+
+@budget_app.command("raise")
+def budget_raise(
+    name: Annotated[str, typer.Argument(help="The data set's name.")],
+    epsilon: Annotated[float, typer.Option(help="The new cap.")],
+    reason: Annotated[str, typer.Option(help="Why; recorded in the ledger for good.")],
+    delta: Annotated[float | None, typer.Option(help="The new cap of delta.")] = None,
+) -> None:
+    """Raise a ledger's cap, with a recorded reason."""
+    from privkt.cli.budgets import raise_cap
+
+    raise_cap(name, epsilon, delta, reason)
