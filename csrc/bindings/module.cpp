@@ -1,5 +1,122 @@
+// Python's face of the kernels: integers for pointers, checks left to the op wrappers in privkt/kernels.
 #include <pybind11/pybind11.h>
+
+#include <stdexcept>
+#include <string>
+
+#include "build_record.h"
+#include "privkt/chacha20.h"
+#include "privkt/kernels.h"
+
+namespace py = pybind11;
+using namespace privkt;
+
+namespace {
+
+template <typename T>
+T *at(uintptr_t address) {
+  return reinterpret_cast<T *>(address);
+}
+
+Rows rows_at(uintptr_t data, int element, int64_t batch, int64_t width, int64_t stride, uintptr_t mask) {
+  return {at<void>(data), Element(element), batch, width, stride, at<uint8_t>(mask)};
+}
+
+NoiseKey key_from(const std::string &bytes) {
+  if (bytes.size() != 32) throw std::invalid_argument("noise key: must have 32 bytes, got " + std::to_string(bytes.size()));
+  NoiseKey key;
+  for (int i = 0; i < 8; ++i) {
+    key.word[i] = 0;
+    for (int byte = 0; byte < 4; ++byte) key.word[i] |= uint32_t(uint8_t(bytes[size_t(4 * i + byte)])) << (8 * byte);
+  }
+  return key;
+}
+
+#if defined(PRIVKT_HAS_CUDA)
+void check(int code, const char *kernel) {
+  if (code != 0) throw std::runtime_error(std::string(kernel) + ": CUDA reported: " + cuda_error_text(code));
+}
+#endif
+
+void bind_cpu(py::module_ &m) {
+  m.def("row_sqnorms_cpu", [](uintptr_t data, int element, int64_t batch, int64_t width, int64_t stride, uintptr_t mask,
+                              uintptr_t sqnorms, bool accumulate) {
+    const CpuKernels &kernels = cpu_kernels();
+    py::gil_scoped_release unlocked;
+    kernels.row_sqnorms(rows_at(data, element, batch, width, stride, mask), at<double>(sqnorms), accumulate);
+  });
+  m.def("clip_factors_cpu", [](uintptr_t sqnorms, uintptr_t mask, int64_t batch, double max_norm, double width, double slack,
+                               uintptr_t factors, uintptr_t finite) {
+    cpu_kernels().clip_factors(at<double>(sqnorms), at<uint8_t>(mask), batch, max_norm, width, slack, at<float>(factors),
+                               at<uint8_t>(finite));
+  });
+  m.def("clipped_sum_cpu", [](uintptr_t data, int element, int64_t batch, int64_t width, int64_t stride, uintptr_t mask,
+                              uintptr_t factors, uintptr_t out, int out_element, bool accumulate) {
+    const CpuKernels &kernels = cpu_kernels();
+    py::gil_scoped_release unlocked;
+    kernels.clipped_sum(rows_at(data, element, batch, width, stride, mask), at<float>(factors), at<void>(out),
+                        Element(out_element), accumulate);
+  });
+  m.def("noise_cpu", [](uintptr_t out, uintptr_t base, int base_element, int64_t count, double sigma, const py::bytes &key,
+                        uint64_t step, uint64_t offset) {
+    const CpuKernels &kernels = cpu_kernels();
+    const NoiseKey words = key_from(key);
+    py::gil_scoped_release unlocked;
+    kernels.noise(at<float>(out), at<void>(base), Element(base_element), count, sigma, words, step, offset);
+  });
+}
+
+#if defined(PRIVKT_HAS_CUDA)
+void bind_cuda(py::module_ &m) {
+  m.def("row_sqnorms_cuda", [](uintptr_t data, int element, int64_t batch, int64_t width, int64_t stride, uintptr_t mask,
+                               uintptr_t sqnorms, bool accumulate, uintptr_t stream) {
+    check(row_sqnorms_cuda(rows_at(data, element, batch, width, stride, mask), at<double>(sqnorms), accumulate,
+                           at<void>(stream)), "row_sqnorms");
+  });
+  m.def("clip_factors_cuda", [](uintptr_t sqnorms, uintptr_t mask, int64_t batch, double max_norm, double width, double slack,
+                                uintptr_t factors, uintptr_t finite, uintptr_t stream) {
+    check(clip_factors_cuda(at<double>(sqnorms), at<uint8_t>(mask), batch, max_norm, width, slack, at<float>(factors),
+                            at<uint8_t>(finite), at<void>(stream)), "clip_factors");
+  });
+  m.def("clipped_sum_cuda", [](uintptr_t data, int element, int64_t batch, int64_t width, int64_t stride, uintptr_t mask,
+                               uintptr_t factors, uintptr_t out, int out_element, bool accumulate, uintptr_t stream) {
+    check(clipped_sum_cuda(rows_at(data, element, batch, width, stride, mask), at<float>(factors), at<void>(out),
+                           Element(out_element), accumulate, at<void>(stream)), "clipped_sum");
+  });
+  m.def("noise_cuda", [](uintptr_t out, uintptr_t base, int base_element, int64_t count, double sigma, const py::bytes &key,
+                         uint64_t step, uint64_t offset, uintptr_t stream) {
+    check(noise_cuda(at<float>(out), at<void>(base), Element(base_element), count, sigma, key_from(key), step, offset,
+                     at<void>(stream)), "gaussian_noise");
+  });
+}
+#endif
+
+}  // namespace
 
 PYBIND11_MODULE(_native, m) {
   m.doc() = "privkt's native kernels: raw pointers in, no torch inside";
+  m.def("chacha20_block", [](const py::bytes &key, uint32_t counter, const std::string &nonce) {
+    if (nonce.size() != 12) throw std::invalid_argument("chacha20_block: nonce must have 12 bytes, got " + std::to_string(nonce.size()));
+    uint32_t input[4] = {counter, 0, 0, 0}, words[16];
+    for (size_t i = 0; i < 12; ++i) input[1 + i / 4] |= uint32_t(uint8_t(nonce[i])) << (8 * (i % 4));
+    chacha20_block(key_from(key).word, input, words);
+    std::string out;
+    for (uint32_t word : words) {
+      for (int byte = 0; byte < 4; ++byte) out.push_back(char(word >> (8 * byte)));
+    }
+    return py::bytes(out);
+  });
+  m.def("exact_noise", [](const py::bytes &key, uint64_t step, uint64_t index, double base, double sigma) {
+    return exact_noise_cpu(key_from(key), step, index, base, sigma);
+  });
+  m.def("cpu_isa", [] { return std::string(cpu_kernels().isa); });
+  m.attr("BUILD") = py::dict(py::arg("version") = PRIVKT_VERSION, py::arg("compiler") = PRIVKT_COMPILER,
+                             py::arg("build_type") = PRIVKT_BUILD_TYPE, py::arg("processor") = PRIVKT_PROCESSOR,
+                             py::arg("cpu_isas") = built_cpu_isas(), py::arg("cuda") = bool(PRIVKT_CUDA_BUILT),
+                             py::arg("cuda_asked") = PRIVKT_CUDA_ASKED, py::arg("cuda_version") = PRIVKT_CUDA_VERSION,
+                             py::arg("cuda_architectures") = PRIVKT_CUDA_ARCHS, py::arg("cuda_reason") = PRIVKT_CUDA_REASON);
+  bind_cpu(m);
+#if defined(PRIVKT_HAS_CUDA)
+  bind_cuda(m);
+#endif
 }

@@ -1,0 +1,27 @@
+# One object library per instruction set, from the same sources, each in a namespace of its own; dispatch.cpp chooses.
+
+# No fast-math. Contraction is off: a fused multiply-add would round once where the stored product is rounded twice, and
+# double-double arithmetic would break. The last two change no value: sqrt need not set errno, and selects may be
+# computed on both sides, without which the loops over normals do not vectorise.
+set(PRIVKT_MATH_OPTIONS
+    "$<$<CXX_COMPILER_ID:GNU,Clang,AppleClang>:-ffp-contract=off;-fno-math-errno;-fno-trapping-math>"
+    "$<$<CXX_COMPILER_ID:MSVC>:/fp:precise>")
+
+set(PRIVKT_CPU_LIBRARIES "")
+set(PRIVKT_CPU_DEFINITIONS "")
+
+function(privkt_add_isa isa)
+  add_library(privkt_cpu_${isa} OBJECT csrc/cpu/factors.cpp csrc/cpu/noise.cpp csrc/cpu/sums.cpp)
+  target_include_directories(privkt_cpu_${isa} PRIVATE csrc/include)
+  target_compile_definitions(privkt_cpu_${isa} PRIVATE PRIVKT_ISA=${isa})
+  target_compile_options(privkt_cpu_${isa} PRIVATE ${PRIVKT_MATH_OPTIONS} "$<$<CXX_COMPILER_ID:GNU,Clang,AppleClang>:-O3>" ${ARGN})
+  set(PRIVKT_CPU_LIBRARIES ${PRIVKT_CPU_LIBRARIES} privkt_cpu_${isa} PARENT_SCOPE)
+endfunction()
+
+privkt_add_isa(scalar)
+if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64|amd64)$" AND CMAKE_CXX_COMPILER_ID MATCHES "GNU|Clang"
+   AND NOT CMAKE_OSX_ARCHITECTURES MATCHES "arm64")
+  privkt_add_isa(avx2 -mavx2 -mfma -mbmi2)
+  privkt_add_isa(avx512 -mavx2 -mfma -mbmi2 -mavx512f -mavx512bw -mavx512dq -mavx512vl -mprefer-vector-width=512)
+  list(APPEND PRIVKT_CPU_DEFINITIONS PRIVKT_HAS_X86=1)
+endif()

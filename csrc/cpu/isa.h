@@ -1,0 +1,23 @@
+// One namespace per instruction set: the kernel sources are compiled once for each, with PRIVKT_ISA naming it.
+#pragma once
+
+#include "privkt/kernels.h"
+#include "privkt/portable.h"
+
+#if !defined(PRIVKT_ISA)
+#error "compile with -DPRIVKT_ISA=scalar, avx2 or avx512"
+#endif
+
+namespace privkt::PRIVKT_ISA {
+
+void row_sqnorms(const Rows &rows, double *sqnorms, bool accumulate);
+void clip_factors(const double *sqnorms, const uint8_t *mask, int64_t batch, double max_norm, double width, double slack,
+                  float *factors, uint8_t *finite);
+void clipped_sum(const Rows &rows, const float *factors, void *out, Element out_element, bool accumulate);
+void noise(float *out, const void *base, Element base_element, int64_t count, double sigma, const NoiseKey &key, uint64_t step,
+           uint64_t offset);
+
+static inline float load(const float *p, int64_t i) { return p[i]; }
+static inline float load(const uint16_t *p, int64_t i) { return float_of(uint32_t(p[i]) << 16); }  // bfloat16
+
+}  // namespace privkt::PRIVKT_ISA

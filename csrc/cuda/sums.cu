@@ -1,0 +1,49 @@
+// The sum of clipped rows: float32 products, which are the stored clipped rows, added in float64.
+#include "device.cuh"
+
+namespace privkt {
+
+namespace {
+
+constexpr int kThreads = 256;
+
+// One thread a column, rows in order b = 0, 1, ...: the CPU's order, hence the CPU's bits.
+template <typename T, typename Out>
+__global__ void clipped_sum_kernel(const T *data, int64_t batch, int64_t width, int64_t stride, const uint8_t *mask,
+                                   const float *factors, Out *out, bool accumulate) {
+  for (int64_t j = int64_t(blockIdx.x) * kThreads + threadIdx.x; j < width; j += int64_t(gridDim.x) * kThreads) {
+    double sum = 0.0;
+    for (int64_t b = 0; b < batch; ++b) {
+      const float factor = factors[b];
+      // Rows that do not count or are not finite are not read at all: 0 * NaN would be NaN.
+      if ((mask != nullptr && mask[b] == 0) || !(factor > 0.0f && factor <= 0x1.fffffep127f)) continue;
+      sum += double(factor * load(data + b * stride, j));
+    }
+    out[j] = Out(accumulate ? double(out[j]) + sum : sum);
+  }
+}
+
+template <typename T>
+int launch(const Rows &rows, const float *factors, void *out, Element out_element, bool accumulate, cudaStream_t on) {
+  const unsigned grid = blocks_for(rows.width, kThreads);
+  const T *data = static_cast<const T *>(rows.data);
+  if (out_element == Element::float64) {
+    clipped_sum_kernel<<<grid, kThreads, 0, on>>>(data, rows.batch, rows.width, rows.stride, rows.mask, factors,
+                                                  static_cast<double *>(out), accumulate);
+  } else {
+    clipped_sum_kernel<<<grid, kThreads, 0, on>>>(data, rows.batch, rows.width, rows.stride, rows.mask, factors,
+                                                  static_cast<float *>(out), accumulate);
+  }
+  return int(cudaGetLastError());
+}
+
+}  // namespace
+
+int clipped_sum_cuda(const Rows &rows, const float *factors, void *out, Element out_element, bool accumulate, void *stream) {
+  if (rows.width == 0) return 0;
+  cudaStream_t on = static_cast<cudaStream_t>(stream);
+  return rows.element == Element::bfloat16 ? launch<uint16_t>(rows, factors, out, out_element, accumulate, on)
+                                           : launch<float>(rows, factors, out, out_element, accumulate, on);
+}
+
+}  // namespace privkt

@@ -1,0 +1,55 @@
+// The kernels' C++ face: raw pointers in, nothing allocated, no torch and no Python.
+//
+// Rows are [batch, width], row b at rows + b * stride elements. Where a mask is given, a zero byte says that the row's
+// slot is empty: it is neither read nor counted.
+#pragma once
+
+#include <cstdint>
+
+namespace privkt {
+
+enum class Element : int { float32 = 0, bfloat16 = 1, float64 = 2 };
+
+struct Rows {
+  const void *data;
+  Element element;  // float32 or bfloat16
+  int64_t batch, width, stride;
+  const uint8_t *mask;  // [batch], or null: every row counts
+};
+
+struct NoiseKey {
+  uint32_t word[8];
+};
+
+struct CpuKernels {
+  const char *isa;
+  // sqnorms[b] (+)= |rows[b]|^2 in float64; inf or NaN for rows that are not finite.
+  void (*row_sqnorms)(const Rows &rows, double *sqnorms, bool accumulate);
+  // Factors for rows of `width` elements whose float64 square norms are given; see factors.cpp for the bound.
+  void (*clip_factors)(const double *sqnorms, const uint8_t *mask, int64_t batch, double max_norm, double width, double slack,
+                       float *factors, uint8_t *finite);
+  // out (+)= sum over b of float32(factors[b] * rows[b]); out is float32 or float64, the sum inside is float64.
+  void (*clipped_sum)(const Rows &rows, const float *factors, void *out, Element out_element, bool accumulate);
+  // out[i] = float32(base[i] + sigma z(step, offset + i)); base null, float32 or float64, and may be out itself.
+  void (*noise)(float *out, const void *base, Element base_element, int64_t count, double sigma, const NoiseKey &key,
+                uint64_t step, uint64_t offset);
+};
+
+const CpuKernels &cpu_kernels();      // for this processor, or the one that PRIVKT_CPU_ISA names; throws std::runtime_error
+const char *built_cpu_isas();         // "scalar,avx2,avx512"
+
+// The noise's rare exact path, compiled once for every processor.
+float exact_noise_cpu(const NoiseKey &key, uint64_t step, uint64_t index, double base, double sigma);
+
+#if defined(PRIVKT_HAS_CUDA)
+// The same on the device; every pointer but the key is device memory. They return a cudaError_t as int.
+int row_sqnorms_cuda(const Rows &rows, double *sqnorms, bool accumulate, void *stream);
+int clip_factors_cuda(const double *sqnorms, const uint8_t *mask, int64_t batch, double max_norm, double width, double slack,
+                      float *factors, uint8_t *finite, void *stream);
+int clipped_sum_cuda(const Rows &rows, const float *factors, void *out, Element out_element, bool accumulate, void *stream);
+int noise_cuda(float *out, const void *base, Element base_element, int64_t count, double sigma, const NoiseKey &key,
+               uint64_t step, uint64_t offset, void *stream);
+const char *cuda_error_text(int code);
+#endif
+
+}  // namespace privkt
