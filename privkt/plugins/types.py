@@ -47,7 +47,7 @@ class MethodSpec(Provided):
 
 @dataclass(frozen=True)
 class BackendSpec(Provided):
-    """factory: (options, BackendContext) -> Backend. `capabilities` as declared; `remote` if text leaves the process."""
+    """factory: (options, BackendContext) -> Backend. `capabilities` as declared; `remote`: text leaves the process."""
 
     capabilities: tuple[str, ...] = ()
     remote: bool = False
