@@ -53,6 +53,10 @@ def declaring(*specs):
     return plugin_of(privkt_datasets=lambda: list(specs))
 
 
+def nothing():
+    return []
+
+
 def raising():
     raise OSError("no such table")
 
@@ -69,8 +73,8 @@ BAD_PLUGINS = [
     (candidate("bad", declaring(DatasetSpec("a:b", COUNTER))), "failing", "lower-case letters"),
     (candidate("bad", declaring(DatasetSpec("a", "os"))), "failing", "'module:attribute', got 'os'"),
     (candidate("bad", declaring(DatasetSpec("a", COUNTER), DatasetSpec("a", COUNTER))), "failing", "got 'a' twice"),
-    (candidate("bad", plugin_of(privkt_reports=list)), "newer", "hook 'privkt_reports' is unknown"),
-    (candidate("bad", plugin_of(privkt_dataset=list)), "newer", "did it mean 'privkt_datasets'"),
+    (candidate("bad", plugin_of(privkt_reports=nothing)), "newer", "hook 'privkt_reports' is unknown"),
+    (candidate("bad", plugin_of(privkt_dataset=nothing)), "newer", "did it mean 'privkt_datasets'"),
 ]
 
 
@@ -100,7 +104,7 @@ def test_ctrl_c_while_loading_is_not_the_plugins_fault():
 
 
 def test_a_failing_hook_keeps_the_plugins_other_hooks():
-    both = plugin_of(privkt_datasets=lambda: 1 / 0, privkt_methods=list, privkt_mechanisms=lambda: [COIN])
+    both = plugin_of(privkt_datasets=lambda: 1 / 0, privkt_methods=nothing, privkt_mechanisms=lambda: [COIN])
     manager = manager_of(candidate("half", both))
     assert only(manager, "acme:half").status is Status.FAILING
     assert manager.find("mechanism", "coin").full_name == "acme:coin"
@@ -129,14 +133,14 @@ def test_a_mechanism_must_say_what_it_promises(change, text):
 
 
 def test_a_newer_hook_leaves_the_rest_of_the_plugin_working():
-    plugin = plugin_of(privkt_reports=list, privkt_datasets=lambda: [DatasetSpec("d", COUNTER)])
+    plugin = plugin_of(privkt_reports=nothing, privkt_datasets=lambda: [DatasetSpec("d", COUNTER)])
     manager = manager_of(candidate("new", plugin))
     assert only(manager, "acme:new").status is Status.NEWER
     assert manager.create("dataset", "d", "aab") == {"a": 2, "b": 1}
 
 
 def test_an_optional_unknown_hook_is_no_warning():
-    plugin = SimpleNamespace(privkt_reports=hookimpl(optionalhook=True)(list), **vars(dataset("d")))
+    plugin = SimpleNamespace(privkt_reports=hookimpl(optionalhook=True)(lambda: iter(())), **vars(dataset("d")))
     assert only(manager_of(candidate("new", plugin)), "acme:new").status is Status.OK
 
 
