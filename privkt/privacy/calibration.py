@@ -1,0 +1,91 @@
+"""From a budget to a noise multiplier."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable
+
+from scipy import optimize
+
+from privkt.privacy import accounting
+from privkt.privacy.errors import InvalidBudget
+from privkt.privacy.guarantee import Neighbouring
+
+_PRECISION = 1e-4  # relative, of the noise multiplier
+_LARGEST = 16.0  # log of the largest noise multiplier that is tried, about 9 million
+
+
+def calibrate_noise(
+    epsilon: float,
+    delta: float,
+    sampling_rate: float,
+    steps: int,
+    neighbouring: Neighbouring = Neighbouring.ZERO_OUT,
+    *,
+    slack_delta: float = 0.0,
+) -> float:
+    """The smallest noise multiplier, to 1e-4 and rounded up, whose epsilon stays within the budget.
+
+    Guarantee: accounting.epsilon(event of the result, delta - slack_delta) <= epsilon; `slack_delta` is what
+        the sampler of the noise itself may cost (its total variation, over all coordinates and steps).
+    Raises: InvalidBudget, if no noise is enough or the slack takes the whole delta.
+    """
+    if not (math.isfinite(epsilon) and epsilon > 0):
+        raise InvalidBudget(f"calibrate_noise: epsilon must be finite and > 0, got {epsilon}; ask for 1 to 10")
+    if not 0 < delta < 1:
+        raise InvalidBudget(f"calibrate_noise: delta must lie strictly between 0 and 1, got {delta}; ask for 1e-5")
+    if not 0 <= slack_delta < delta:
+        raise InvalidBudget(
+            f"calibrate_noise: slack_delta must be at least 0 and below delta = {delta:g}, got {slack_delta:g}; "
+            "use a finer sampler or a larger delta"
+        )
+    accounting.poisson_gaussian_event(1.0, sampling_rate, steps)  # refuses impossible rates and steps by name
+    return _calibrate(
+        float(epsilon), float(delta - slack_delta), float(sampling_rate), steps, Neighbouring(neighbouring)
+    )
+
+
+@functools.lru_cache(maxsize=256)
+def _calibrate(target: float, delta: float, rate: float, steps: int, neighbouring: Neighbouring) -> float:
+    def coarse(log_noise: float) -> float:
+        event = accounting.poisson_gaussian_event(math.exp(log_noise), rate, steps)
+        return math.log(accounting.coarse_epsilon(event, delta, neighbouring) / target)
+
+    def exact(log_noise: float) -> float:
+        event = accounting.poisson_gaussian_event(math.exp(log_noise), rate, steps)
+        return math.log(accounting.epsilon(event, delta, neighbouring) / target)
+
+    low = high = 0.0
+    if coarse(0.0) > 0:
+        while coarse(high) > 0:
+            low, high = high, high + 0.7
+            if high > _LARGEST:
+                raise InvalidBudget(
+                    f"calibrate_noise: epsilon = {target:g} must be reachable with a noise multiplier below "
+                    f"{math.exp(_LARGEST):.0e}, and is not; raise epsilon or delta, or plan fewer steps"
+                )
+    else:
+        while coarse(low) <= 0 and low > -_LARGEST:
+            low, high = low - 0.35, low
+    start = float(optimize.brentq(coarse, low, high, xtol=_PRECISION / 4)) if low < high else low
+    slope = (coarse(start + 0.01) - coarse(start - 0.01)) / 0.02
+    return _settle(exact, start, min(slope, -0.1))
+
+
+def _settle(excess: Callable[[float], float], start: float, slope: float) -> float:
+    """Walk from a coarse root to a noise that the fine accountant confirms and that is within 1e-4 of the smallest.
+
+    Newton steps aim a third of the precision above the root; `slope` is d log(epsilon) / d log(noise), below zero.
+    """
+    at, found = start, math.inf
+    for _ in range(50):
+        over = excess(at)
+        if over <= 0:
+            found = min(found, at)
+            if -over <= -slope * _PRECISION * 0.9:
+                break
+        at += -over / slope + _PRECISION / 3
+        if at >= found:
+            break
+    return math.exp(found)
