@@ -20,5 +20,9 @@ class ReleaseRefused(RunError):
     """
 
 
+class Damaged(RunError):
+    """A file of the run directory is not what was written there."""
+
+
 class RunFailed(RunError):
     """The run stopped half-way and can be resumed; the message ends with the command that does it."""
