@@ -181,6 +181,8 @@ class TransferMethod(ABC):
     Config: ClassVar[type[MethodConfig]] = MethodConfig
     client_roles: ClassVar[tuple[str, ...]] = ()
     server_roles: ClassVar[tuple[str, ...]] = ()
+    #: Those of the roles above that a config may leave out; `site.models` then lacks them.
+    optional_roles: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, config: MethodConfig) -> None:
         self.config = config
