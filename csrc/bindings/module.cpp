@@ -5,7 +5,7 @@
 #include <string>
 
 #include "build_record.h"
-#include "privkt/chacha20.h"
+#include "privkt/gaussian.h"
 #include "privkt/kernels.h"
 
 namespace py = pybind11;
@@ -109,6 +109,7 @@ PYBIND11_MODULE(_native, m) {
   m.def("exact_noise", [](const py::bytes &key, uint64_t step, uint64_t index, double base, double sigma) {
     return exact_noise_cpu(key_from(key), step, index, base, sigma);
   });
+  m.attr("GAUSSIAN_TV") = kUndecided;
   m.def("cpu_isa", [] { return std::string(cpu_kernels().isa); });
   m.attr("BUILD") = py::dict(py::arg("version") = PRIVKT_VERSION, py::arg("compiler") = PRIVKT_COMPILER,
                              py::arg("build_type") = PRIVKT_BUILD_TYPE, py::arg("processor") = PRIVKT_PROCESSOR,

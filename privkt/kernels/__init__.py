@@ -1,0 +1,36 @@
+"""Kernels of private training: clip factors, clipped sums, cryptographic Gaussian noise.
+
+Each is a torch.library op in the namespace `privkt`, on CPU and CUDA, with a Python reference that says what it must
+compute. `PRIVKT_KERNELS=reference` is the only way to run the reference, and what it makes is not private; a missing
+native module is an error at the first call, never a silent fallback.
+"""
+
+from privkt.kernels.factors import ClipFactors, clip_factors, row_sqnorms
+from privkt.kernels.native import KernelsUnavailable, build_info, is_private
+from privkt.kernels.noise import (
+    add_gaussian_noise_,
+    chacha20_block,
+    gaussian_noise,
+    gaussian_tv_per_coordinate,
+    new_key,
+    noisy_sum,
+)
+from privkt.kernels.sums import clip_and_sum, clipped_sum, sum_slack
+
+__all__ = [
+    "ClipFactors",
+    "KernelsUnavailable",
+    "add_gaussian_noise_",
+    "build_info",
+    "chacha20_block",
+    "clip_and_sum",
+    "clip_factors",
+    "clipped_sum",
+    "gaussian_noise",
+    "gaussian_tv_per_coordinate",
+    "is_private",
+    "new_key",
+    "noisy_sum",
+    "row_sqnorms",
+    "sum_slack",
+]

@@ -1,0 +1,41 @@
+from typing import TypedDict
+
+class BuildRecord(TypedDict):
+    version: str
+    compiler: str
+    build_type: str
+    processor: str
+    cpu_isas: str
+    cuda: bool
+    cuda_asked: str
+    cuda_version: str
+    cuda_architectures: str
+    cuda_reason: str
+
+BUILD: BuildRecord
+GAUSSIAN_TV: float
+
+def chacha20_block(key: bytes, counter: int, nonce: bytes) -> bytes: ...
+def exact_noise(key: bytes, step: int, index: int, base: float, sigma: float) -> float: ...
+def cpu_isa() -> str: ...
+def row_sqnorms_cpu(
+    data: int, element: int, batch: int, width: int, stride: int, mask: int, sqnorms: int, accumulate: bool
+) -> None: ...
+def clip_factors_cpu(
+    sqnorms: int, mask: int, batch: int, max_norm: float, width: float, slack: float, factors: int, finite: int
+) -> None: ...
+def clipped_sum_cpu(
+    data: int,
+    element: int,
+    batch: int,
+    width: int,
+    stride: int,
+    mask: int,
+    factors: int,
+    out: int,
+    out_element: int,
+    accumulate: bool,
+) -> None: ...
+def noise_cpu(
+    out: int, base: int, base_element: int, count: int, sigma: float, key: bytes, step: int, offset: int
+) -> None: ...

@@ -1,0 +1,88 @@
+"""The torch.library ops of the namespace `privkt`: each declared here and nowhere else.
+
+An op's implementation on CPU and CUDA is: the checks of `checks`, then the function of the same name in `native`, or
+in `reference` where PRIVKT_KERNELS=reference asks for it. Its shapes without data (fakes) stand here. None can be
+differentiated: a gradient through clipping or noise would be a wrong gradient, so asking for one raises.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from privkt.kernels import checks, native, reference
+
+_library = torch.library.Library("privkt", "DEF")
+
+_NOISE = "float sigma, Tensor key, int step, int offset"
+SCHEMAS = {
+    "row_sqnorms": "(Tensor rows, Tensor? mask) -> Tensor",
+    "add_row_sqnorms_": "(Tensor(a!) sqnorms, Tensor rows, Tensor? mask) -> ()",
+    "clip_factors": "(Tensor sqnorms, float max_norm, int width, float slack, Tensor? mask) -> (Tensor, Tensor)",
+    "clipped_sum": "(Tensor rows, Tensor factors, Tensor? mask) -> Tensor",
+    "add_clipped_sum_": "(Tensor(a!) out, Tensor rows, Tensor factors, Tensor? mask) -> ()",
+    "clip_and_sum_": "(Tensor(a!) out, Tensor rows, float max_norm, Tensor? mask) -> (Tensor, Tensor)",
+    "gaussian_noise_": f"(Tensor(a!) out, {_NOISE}) -> ()",
+    "add_gaussian_noise_": f"(Tensor(a!) x, {_NOISE}) -> ()",
+    "noisy_sum": f"(Tensor total, {_NOISE}) -> Tensor",
+}
+
+
+def _factors_like(x: Tensor) -> tuple[Tensor, Tensor]:
+    return x.new_empty(x.shape[0], dtype=torch.float32), x.new_empty(x.shape[0], dtype=torch.bool)
+
+
+FAKES: dict[str, Callable[..., Any]] = {
+    "row_sqnorms": lambda rows, mask: rows.new_empty(rows.shape[0], dtype=torch.float64),
+    "add_row_sqnorms_": lambda sqnorms, rows, mask: None,
+    "clip_factors": lambda sqnorms, max_norm, width, slack, mask: _factors_like(sqnorms),
+    "clipped_sum": lambda rows, factors, mask: rows.new_empty(rows.shape[1], dtype=torch.float32),
+    "add_clipped_sum_": lambda out, rows, factors, mask: None,
+    "clip_and_sum_": lambda out, rows, max_norm, mask: _factors_like(rows),
+    "gaussian_noise_": lambda out, sigma, key, step, offset: None,
+    "add_gaussian_noise_": lambda x, sigma, key, step, offset: None,
+    "noisy_sum": lambda total, sigma, key, step, offset: torch.empty_like(total, dtype=torch.float32),
+}
+
+
+def _implementation(name: str) -> Callable[..., Any]:
+    check, on_native, on_reference = (getattr(module, name) for module in (checks, native, reference))
+
+    def run(*args: Any) -> Any:
+        check(*args)
+        return on_native(*args) if native.is_private() else on_reference(*args)
+
+    return run
+
+
+def _refusing_autograd(name: str) -> Callable[..., Any]:
+    op = getattr(torch.ops.privkt, name).default
+    mutates = name.endswith("_")
+
+    def refuse(*args: Any) -> Any:
+        tensors = [x for x in args if isinstance(x, Tensor)]
+        if torch.is_grad_enabled() and any(x.requires_grad for x in tensors):
+            raise RuntimeError(
+                f"privkt.{name}: cannot be differentiated, got an argument that requires grad; "
+                "detach it or call under torch.no_grad()"
+            )
+        with torch._C._AutoDispatchBelowAutograd():
+            result = op(*args)
+        if mutates:  # or a graph that saved the buffer would read the new values unnoticed
+            torch.autograd.graph.increment_version(tensors[0])
+        return result
+
+    return refuse
+
+
+for _name, _schema in SCHEMAS.items():
+    _library.define(_name + _schema, tags=(torch.Tag.pt2_compliant_tag,))
+    torch.library.register_fake(f"privkt::{_name}", FAKES[_name], lib=_library)
+    for _key in ("CPU", "CUDA"):
+        _library.impl(_name, _implementation(_name), _key)
+    _library.impl(_name, _refusing_autograd(_name), "Autograd")
+
+ops = torch.ops.privkt

@@ -1,0 +1,123 @@
+"""What the ops demand of their arguments, one function for each op, before any pointer leaves Python."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+ROW_DTYPES = (torch.float32, torch.bfloat16)
+SUM_DTYPES = (torch.float32, torch.float64)
+SIGMA_RANGE = (2.0**-100, 2.0**100)
+
+
+def _names(dtypes: tuple[torch.dtype, ...]) -> str:
+    return " or ".join(str(dtype).removeprefix("torch.") for dtype in dtypes)
+
+
+def _vector(op: str, name: str, x: Tensor, length: int | None, dtypes: tuple[torch.dtype, ...]) -> None:
+    if x.dtype not in dtypes:
+        got = str(x.dtype).removeprefix("torch.")
+        raise TypeError(f"{op}: {name} must be {_names(dtypes)}, got {got}; convert it before the call")
+    if x.dim() != 1 or (length is not None and x.shape[0] != length):
+        wanted = "[n]" if length is None else f"[{length}]"
+        raise ValueError(f"{op}: {name} must have shape {wanted}, got {list(x.shape)}; reshape it before the call")
+    if x.shape[0] > 1 and x.stride(0) != 1:
+        raise ValueError(f"{op}: {name} must be contiguous, got stride {x.stride(0)}; call .contiguous() on it")
+
+
+def _same_device(op: str, name: str, x: Tensor, like: Tensor, like_name: str) -> None:
+    if x.device != like.device:
+        raise ValueError(
+            f"{op}: {name} must be on the device of {like_name}, {like.device}, got {x.device}; move it there"
+        )
+
+
+def _rows(op: str, rows: Tensor, mask: Tensor | None) -> None:
+    if rows.dtype not in ROW_DTYPES:
+        got = str(rows.dtype).removeprefix("torch.")
+        raise TypeError(f"{op}: rows must be {_names(ROW_DTYPES)}, got {got}; convert them before the call")
+    if rows.dim() != 2:
+        raise ValueError(
+            f"{op}: rows must have shape [batch, width], got {list(rows.shape)}; flatten each sample's gradient"
+        )
+    if rows.shape[1] > 1 and rows.stride(1) != 1:
+        raise ValueError(
+            f"{op}: rows must be contiguous along the width, got stride {rows.stride(1)}; call .contiguous() on them"
+        )
+    if mask is not None:
+        _vector(op, "mask", mask, rows.shape[0], (torch.bool,))
+        _same_device(op, "mask", mask, rows, "rows")
+
+
+def _max_norm(op: str, max_norm: float) -> None:
+    if not (math.isfinite(max_norm) and max_norm > 0):
+        raise ValueError(f"{op}: max_norm must be positive and finite, got {max_norm}; choose the clipping norm C")
+
+
+def row_sqnorms(rows: Tensor, mask: Tensor | None) -> None:
+    _rows("row_sqnorms", rows, mask)
+
+
+def add_row_sqnorms_(sqnorms: Tensor, rows: Tensor, mask: Tensor | None) -> None:
+    _rows("row_sqnorms", rows, mask)
+    _vector("row_sqnorms", "out", sqnorms, rows.shape[0], (torch.float64,))
+    _same_device("row_sqnorms", "out", sqnorms, rows, "rows")
+
+
+def clip_factors(sqnorms: Tensor, max_norm: float, width: int, slack: float, mask: Tensor | None) -> None:
+    op = "clip_factors"
+    _vector(op, "sqnorms", sqnorms, None, (torch.float64,))
+    _max_norm(op, max_norm)
+    if width < 0:
+        raise ValueError(f"{op}: width must be the number of elements of a whole row, got {width}; pass rows.shape[1]")
+    if not (math.isfinite(slack) and slack >= 0):
+        raise ValueError(f"{op}: slack must be finite and not negative, got {slack}; pass the norm rule's proven error")
+    if mask is not None:
+        _vector(op, "mask", mask, sqnorms.shape[0], (torch.bool,))
+        _same_device(op, "mask", mask, sqnorms, "sqnorms")
+
+
+def clipped_sum(rows: Tensor, factors: Tensor, mask: Tensor | None) -> None:
+    _rows("clipped_sum", rows, mask)
+    _vector("clipped_sum", "factors", factors, rows.shape[0], (torch.float32,))
+    _same_device("clipped_sum", "factors", factors, rows, "rows")
+
+
+def add_clipped_sum_(out: Tensor, rows: Tensor, factors: Tensor, mask: Tensor | None) -> None:
+    clipped_sum(rows, factors, mask)
+    _vector("clipped_sum", "out", out, rows.shape[1], SUM_DTYPES)
+    _same_device("clipped_sum", "out", out, rows, "rows")
+
+
+def clip_and_sum_(out: Tensor, rows: Tensor, max_norm: float, mask: Tensor | None) -> None:
+    _rows("clip_and_sum", rows, mask)
+    _max_norm("clip_and_sum", max_norm)
+    _vector("clip_and_sum", "out", out, rows.shape[1], SUM_DTYPES)
+    _same_device("clip_and_sum", "out", out, rows, "rows")
+
+
+def _noise(op: str, sigma: float, key: Tensor) -> None:
+    if not (sigma == 0 or SIGMA_RANGE[0] <= sigma <= SIGMA_RANGE[1]):
+        raise ValueError(f"{op}: sigma must be 0 or between 2^-100 and 2^100, got {sigma}; rescale the gradients")
+    if key.dtype != torch.uint8 or list(key.shape) != [32] or key.device.type != "cpu":
+        raise ValueError(
+            f"{op}: key must be 32 bytes (a CPU tensor uint8 [32] for the op), "
+            f"got {key.dtype} {list(key.shape)} on {key.device}; make one with new_key()"
+        )
+
+
+def gaussian_noise_(out: Tensor, sigma: float, key: Tensor, step: int, offset: int) -> None:
+    _noise("gaussian_noise", sigma, key)
+    _vector("gaussian_noise", "out", out, None, (torch.float32,))
+
+
+def add_gaussian_noise_(x: Tensor, sigma: float, key: Tensor, step: int, offset: int) -> None:
+    _noise("add_gaussian_noise_", sigma, key)
+    _vector("add_gaussian_noise_", "x", x, None, (torch.float32,))
+
+
+def noisy_sum(total: Tensor, sigma: float, key: Tensor, step: int, offset: int) -> None:
+    _noise("noisy_sum", sigma, key)
+    _vector("noisy_sum", "total", total, None, SUM_DTYPES)

@@ -1,0 +1,172 @@
+"""The ops over the native module: outputs allocated here, addresses and the CUDA stream handed down as integers."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import os
+import platform
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch  # first: torch maps its own OpenMP runtime, which must be there before any other library's
+from torch import Tensor
+
+_ELEMENTS = {torch.float32: 0, torch.bfloat16: 1, torch.float64: 2}
+
+
+class KernelsUnavailable(RuntimeError):
+    """The build that a call needs is missing; the message names it and the command that makes it."""
+
+
+def is_private() -> bool:
+    """Whether the native kernels run; False under PRIVKT_KERNELS=reference, whose results are not private.
+
+    Raises: ValueError for any other value of PRIVKT_KERNELS.
+    """
+    mode = os.environ.get("PRIVKT_KERNELS", "native")
+    if mode not in ("native", "reference"):
+        raise ValueError(
+            f"PRIVKT_KERNELS: must be native or reference, got {mode!r}; unset it to run the native kernels"
+        )
+    return mode == "native"
+
+
+@functools.cache
+def module() -> ModuleType:
+    """The native module. Raises: KernelsUnavailable where it was not built or does not load."""
+    try:
+        return importlib.import_module("privkt.kernels._native")
+    except ModuleNotFoundError:
+        raise KernelsUnavailable(_missing()) from None
+    except ImportError as error:
+        raise KernelsUnavailable(
+            f"privkt.kernels: the native module must load, got: {error}; rebuild it with "
+            "`pip install --force-reinstall --no-deps privkt`, or `pip install -e .` in the source folder"
+        ) from error
+
+
+def _missing() -> str:
+    build = f"the native module for Python {platform.python_version()} on {platform.system()} {platform.machine()}"
+    if (Path(__file__).parents[2] / "pyproject.toml").exists():
+        return (
+            f"privkt.kernels: {build} is missing: privkt was imported from its source folder, which holds no build; "
+            "run `pip install -e .` there, or start Python somewhere else if privkt is installed"
+        )
+    return (
+        f"privkt.kernels: {build} is missing from this installation; "
+        "run `pip install --force-reinstall --no-deps privkt`, or `pip install .` in the source folder"
+    )
+
+
+def build_info() -> dict[str, Any]:
+    """What was built and what runs, as JSON values: version, compiler, cpu_isas, cpu_isa, cuda, why not.
+
+    Raises: KernelsUnavailable where there is no native module.
+    """
+    record = dict(module().BUILD)
+    record["cpu_isas"] = record["cpu_isas"].split(",")
+    record["cuda_architectures"] = [a for a in record["cuda_architectures"].split(";") if a]
+    return {"cpu_isa": module().cpu_isa(), **record}
+
+
+def _call(kernel: str, device: torch.device, *args: Any) -> None:
+    if device.type == "cpu":
+        getattr(module(), kernel + "_cpu")(*args)
+        return
+    function = getattr(module(), kernel + "_cuda", None)
+    if function is None:
+        reason = module().BUILD["cuda_reason"]
+        raise KernelsUnavailable(
+            f"{kernel}: a tensor on {device} needs a build with CUDA, got one without ({reason}); run "
+            "`PRIVKT_CUDA=ON pip install --force-reinstall --no-deps --no-binary privkt privkt`, "
+            "or the same with `.` in the source folder"
+        )
+    with torch.cuda.device(device):
+        function(*args, torch.cuda.current_stream(device).cuda_stream)
+
+
+def _rows(rows: Tensor, mask: Tensor | None) -> tuple[int, ...]:
+    batch, width = rows.shape
+    return (
+        rows.data_ptr(),
+        _ELEMENTS[rows.dtype],
+        batch,
+        width,
+        rows.stride(0),
+        0 if mask is None else mask.data_ptr(),
+    )
+
+
+def row_sqnorms(rows: Tensor, mask: Tensor | None) -> Tensor:
+    sqnorms = rows.new_empty(rows.shape[0], dtype=torch.float64)
+    _call("row_sqnorms", rows.device, *_rows(rows, mask), sqnorms.data_ptr(), False)
+    return sqnorms
+
+
+def add_row_sqnorms_(sqnorms: Tensor, rows: Tensor, mask: Tensor | None) -> None:
+    _call("row_sqnorms", rows.device, *_rows(rows, mask), sqnorms.data_ptr(), True)
+
+
+def clip_factors(
+    sqnorms: Tensor, max_norm: float, width: int, slack: float, mask: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    batch = sqnorms.shape[0]
+    factors = sqnorms.new_empty(batch, dtype=torch.float32)
+    finite = sqnorms.new_empty(batch, dtype=torch.bool)
+    _call(
+        "clip_factors",
+        sqnorms.device,
+        sqnorms.data_ptr(),
+        0 if mask is None else mask.data_ptr(),
+        batch,
+        max_norm,
+        float(width),
+        slack,
+        factors.data_ptr(),
+        finite.data_ptr(),
+    )
+    return factors, finite
+
+
+def _sum_into(out: Tensor, rows: Tensor, factors: Tensor, mask: Tensor | None, accumulate: bool) -> None:
+    element = _ELEMENTS[out.dtype]
+    _call("clipped_sum", rows.device, *_rows(rows, mask), factors.data_ptr(), out.data_ptr(), element, accumulate)
+
+
+def clipped_sum(rows: Tensor, factors: Tensor, mask: Tensor | None) -> Tensor:
+    out = rows.new_empty(rows.shape[1], dtype=torch.float32)
+    _sum_into(out, rows, factors, mask, accumulate=False)
+    return out
+
+
+def add_clipped_sum_(out: Tensor, rows: Tensor, factors: Tensor, mask: Tensor | None) -> None:
+    _sum_into(out, rows, factors, mask, accumulate=True)
+
+
+def clip_and_sum_(out: Tensor, rows: Tensor, max_norm: float, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+    factors, finite = clip_factors(row_sqnorms(rows, mask), max_norm, rows.shape[1], 0.0, mask)
+    _sum_into(out, rows, factors, mask, accumulate=True)
+    return factors, finite
+
+
+def _noise(out: Tensor, base: Tensor | None, sigma: float, key: Tensor, step: int, offset: int) -> None:
+    base_args = (0, 0) if base is None else (base.data_ptr(), _ELEMENTS[base.dtype])
+    # ops take signed 64-bit integers; the counter is unsigned
+    counter = (step % 2**64, offset % 2**64)
+    _call("noise", out.device, out.data_ptr(), *base_args, out.shape[0], sigma, bytes(key.tolist()), *counter)
+
+
+def gaussian_noise_(out: Tensor, sigma: float, key: Tensor, step: int, offset: int) -> None:
+    _noise(out, None, sigma, key, step, offset)
+
+
+def add_gaussian_noise_(x: Tensor, sigma: float, key: Tensor, step: int, offset: int) -> None:
+    _noise(x, x, sigma, key, step, offset)
+
+
+def noisy_sum(total: Tensor, sigma: float, key: Tensor, step: int, offset: int) -> Tensor:
+    out = torch.empty_like(total, dtype=torch.float32)
+    _noise(out, total, sigma, key, step, offset)
+    return out

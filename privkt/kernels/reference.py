@@ -1,0 +1,76 @@
+"""What the kernels must compute, in torch: slow, readable, and the truth that they are tested against.
+
+Not private: it runs only where PRIVKT_KERNELS=reference asks for it, and results made with it are marked so.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from privkt.kernels.reference_noise import normals_added
+
+
+def row_sqnorms(rows: Tensor, mask: Tensor | None) -> Tensor:
+    sqnorms = rows.double().square().sum(1)
+    return sqnorms if mask is None else torch.where(mask, sqnorms, 0.0)
+
+
+def add_row_sqnorms_(sqnorms: Tensor, rows: Tensor, mask: Tensor | None) -> None:
+    sqnorms += row_sqnorms(rows, mask)
+
+
+def clip_factors(
+    sqnorms: Tensor, max_norm: float, width: int, slack: float, mask: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """The bound is derived in csrc/include/privkt/clip_factor.h; these are its steps."""
+    finite = sqnorms.isfinite()
+    norms = (sqnorms * (1 + (width + 8) * 2.0**-52)).sqrt() * (1 + slack) * (1 + 2.0**-50)
+    room = max(max_norm - width**0.5 * 2.0**-149, 0.0)
+    wanted = room / (norms * (1 + 2.0**-24)) * (1 - 2.0**-50)
+    factors = wanted.float()
+    below = torch.nextafter(factors, torch.zeros_like(factors))
+    factors = torch.where(factors.double() > wanted, below, factors)
+    factors = torch.where(norms <= max_norm, 1.0, factors)
+    factors = torch.where(finite, factors, 0.0)
+    if mask is not None:
+        factors, finite = torch.where(mask, factors, 0.0), finite | ~mask
+    return factors, finite
+
+
+def _sum(rows: Tensor, factors: Tensor, mask: Tensor | None) -> Tensor:
+    """float64 [width]: float32 products, the stored clipped rows, added in float64."""
+    counts = (factors > 0) & factors.isfinite()
+    if mask is not None:
+        counts &= mask
+    # where, not multiplication: 0 * NaN is NaN
+    products = torch.where(counts[:, None], rows.float() * factors[:, None], 0.0)
+    return products.double().sum(0)
+
+
+def clipped_sum(rows: Tensor, factors: Tensor, mask: Tensor | None) -> Tensor:
+    return _sum(rows, factors, mask).float()
+
+
+def add_clipped_sum_(out: Tensor, rows: Tensor, factors: Tensor, mask: Tensor | None) -> None:
+    out.copy_(out.double() + _sum(rows, factors, mask))
+
+
+def clip_and_sum_(out: Tensor, rows: Tensor, max_norm: float, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+    factors, finite = clip_factors(row_sqnorms(rows, mask), max_norm, rows.shape[1], 0.0, mask)
+    add_clipped_sum_(out, rows, factors, mask)
+    return factors, finite
+
+
+def gaussian_noise_(out: Tensor, sigma: float, key: Tensor, step: int, offset: int) -> None:
+    out.copy_(noisy_sum(torch.zeros_like(out), sigma, key, step, offset))
+
+
+def add_gaussian_noise_(x: Tensor, sigma: float, key: Tensor, step: int, offset: int) -> None:
+    x.copy_(noisy_sum(x, sigma, key, step, offset))
+
+
+def noisy_sum(total: Tensor, sigma: float, key: Tensor, step: int, offset: int) -> Tensor:
+    base = total.detach().double().cpu().numpy()
+    noisy = normals_added(base, sigma, bytes(key.tolist()), step % 2**64, offset % 2**64)
+    return torch.from_numpy(noisy).to(total.device)
