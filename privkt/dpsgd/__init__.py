@@ -1,0 +1,32 @@
+"""Private training of any transformers or PEFT model: exact per-sample clipping, Poisson sampling, keyed noise."""
+
+from privkt.dpsgd.errors import (
+    CheckpointError,
+    RefusedTraining,
+    TrainingError,
+    UnknownLayer,
+    VerificationFailed,
+)
+from privkt.dpsgd.losses import causal_lm_losses, classification_losses
+from privkt.dpsgd.plan import Plan, make_plan, steps_of
+from privkt.dpsgd.rules import Rule, register_rule, rule_for
+from privkt.dpsgd.sampling import Keys
+from privkt.dpsgd.training import PrivateTraining
+
+__all__ = [
+    "CheckpointError",
+    "Keys",
+    "Plan",
+    "PrivateTraining",
+    "RefusedTraining",
+    "Rule",
+    "TrainingError",
+    "UnknownLayer",
+    "VerificationFailed",
+    "causal_lm_losses",
+    "classification_losses",
+    "make_plan",
+    "register_rule",
+    "rule_for",
+    "steps_of",
+]

@@ -1,0 +1,83 @@
+"""Poisson sampling from secure randomness, and the keys of one training.
+
+Bernoulli(q) is an integer comparison: a record is in if its 64-bit word lies below floor(2^64 batch / N). Words are
+SHAKE-256 (FIPS 202) of key, domain and step, so the realised rate is q rounded *down* by less than 2^-64, every word is
+used once, and the epsilon computed at q is an upper bound.
+
+Membership and realised batch sizes are private: nothing here logs or returns them but to the training loop.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from privkt.dpsgd.errors import RefusedTraining
+
+KEY_BYTES = 32
+
+
+@dataclass(frozen=True)
+class Keys:
+    """Two independent keys: which records are drawn, and which noise is added. They never touch a disk.
+
+    `public` marks keys that somebody else knows (tests): the result is then of kind none.
+    """
+
+    sampler: bytes = field(repr=False)
+    noise: bytes = field(repr=False)
+    public: bool = False
+
+    def __post_init__(self) -> None:
+        if {len(self.sampler), len(self.noise)} != {KEY_BYTES}:
+            raise RefusedTraining(f"Keys: sampler and noise must have {KEY_BYTES} bytes each; use Keys.fresh()")
+
+    @classmethod
+    def fresh(cls) -> Keys:
+        """New keys from the operating system's generator."""
+        from privkt import kernels
+
+        return cls(sampler=os.urandom(KEY_BYTES), noise=kernels.new_key())
+
+    @classmethod
+    def for_tests(cls, seed: int) -> Keys:
+        """Keys that a test can repeat; whoever trains with them gets no guarantee."""
+        sampler, noise = (hashlib.sha256(f"{part} {seed}".encode()).digest() for part in ("sampler", "noise"))
+        return cls(sampler, noise, public=True)
+
+
+class PoissonSampler:
+    """Independent draws: at each step every one of `size` records is in with probability `batch_size` / `size`."""
+
+    def __init__(self, size: int, batch_size: int, key: bytes) -> None:
+        if not 1 <= batch_size <= size:
+            raise RefusedTraining(
+                f"PoissonSampler: the expected batch must lie between 1 and N = {size}, got {batch_size}; lower it"
+            )
+        self.size = size
+        self.threshold = (batch_size << 64) // size
+        self._key = key
+
+    def draw(self, step: int) -> np.ndarray:
+        """Indices of the records drawn at `step`, ascending; the same step always gives the same draw."""
+        if self.threshold == 1 << 64:
+            return np.arange(self.size)
+        stream = hashlib.shake_256(b"privkt poisson\0" + self._key + step.to_bytes(8, "little"))
+        words = np.frombuffer(stream.digest(8 * self.size), dtype="<u8")
+        return np.flatnonzero(words < np.uint64(self.threshold))
+
+
+def microbatches(indices: np.ndarray, size: int) -> Iterator[tuple[list[int], list[bool]]]:
+    """`indices` in pieces of exactly `size`, each with a mask that is False where a record fills up the piece.
+
+    Edge cases: no index gives one piece of fillers, so that an empty draw takes the same path; a filler is the first
+    record of the piece (record 0 of an empty draw), whose second gradient is never computed.
+    """
+    for start in range(0, max(len(indices), 1), size):
+        real = [int(i) for i in indices[start : start + size]]
+        missing = size - len(real)
+        yield real + (real[:1] or [0]) * missing, [True] * len(real) + [False] * missing
