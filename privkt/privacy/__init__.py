@@ -26,6 +26,7 @@ from privkt.privacy.errors import (
     LedgerMismatch,
     LedgerMissing,
     LedgerTampered,
+    LedgerUnavailable,
     PrivacyError,
     PrivateAccessLocked,
     RefusedInput,
@@ -34,21 +35,28 @@ from privkt.privacy.errors import (
     UnprotectedRelease,
 )
 from privkt.privacy.guarantee import Guarantee, Kind, Neighbouring, Unit, default_delta
+from privkt.privacy.ledger import Cap, Charge, ChargeStatus, Ledger, Left, Spent
 from privkt.privacy.release import Provenance, Release, assert_private_access, private_access_locked
 
 __all__ = [
     "Budget",
     "BudgetExceeded",
+    "Cap",
+    "Charge",
     "ChargeConflict",
+    "ChargeStatus",
     "DataChanged",
     "Guarantee",
     "InvalidBudget",
     "InvalidEvent",
     "InvalidGuarantee",
     "Kind",
+    "Ledger",
     "LedgerMismatch",
     "LedgerMissing",
     "LedgerTampered",
+    "LedgerUnavailable",
+    "Left",
     "Neighbouring",
     "PrivacyError",
     "PrivateAccessLocked",
@@ -56,6 +64,7 @@ __all__ = [
     "RefusedInput",
     "Release",
     "SameDataElsewhere",
+    "Spent",
     "UnderstatedGuarantee",
     "Unit",
     "UnprotectedRelease",

@@ -42,6 +42,7 @@ __all__ = [
     "coarse_epsilon",
     "compose",
     "delta_at",
+    "divergence_to_epsilon",
     "epsilon",
     "event_from_json",
     "event_to_json",
@@ -194,6 +195,18 @@ def zcdp_rho(event: DpEvent, neighbouring: Neighbouring = Neighbouring.ZERO_OUT)
             gaussian = leaf.event if isinstance(leaf, dpa.PoissonSampledDpEvent) else leaf
             total.append(times * (4 if doubled else 1) / (2 * gaussian.noise_multiplier**2))
     return math.fsum(total) * (1 + _ROUNDING)
+
+
+def divergence_to_epsilon(divergence: float, delta: float, orders: tuple[float, ...] | None = None) -> float:
+    """Epsilon at `delta` of a Renyi divergence at one order, or of a rho (divergence = rho * order) at every order."""
+    import dp_accounting as dpa
+
+    if not math.isfinite(divergence):
+        return math.inf
+    if orders is None:
+        curve = [divergence * order for order in _ALL_ORDERS]
+        return float(dpa.rdp.compute_epsilon(_ALL_ORDERS, curve, delta)[0])
+    return float(dpa.rdp.compute_epsilon(orders, [divergence] * len(orders), delta)[0])
 
 
 def _rdp_epsilon(parts: _Leaves, delta: float, doubled: bool) -> float:

@@ -74,3 +74,7 @@ class ChargeConflict(RefusedInput):
 
 class PrivateAccessLocked(PrivacyError, RuntimeError):
     """Private data was touched while post-processing a release."""
+
+
+class LedgerUnavailable(PrivacyError):
+    """The ledger's file cannot be read or written now (full disk, locked for a minute); nothing was spent."""

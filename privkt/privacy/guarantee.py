@@ -12,6 +12,8 @@ from typing import Any
 
 from privkt.privacy.errors import InvalidGuarantee
 
+_NUMBERS = ("epsilon", "delta", "rho", "metric_scale", "replace_one_epsilon")
+
 
 class Unit(StrEnum):
     """Whose contribution is protected, from the smallest to the largest."""
@@ -88,6 +90,9 @@ class Guarantee:
                 raise InvalidGuarantee(
                     f"Guarantee: {name} must be one of {known}, got {getattr(self, name)!r}; name one of them"
                 ) from None
+        for name in _NUMBERS:
+            if getattr(self, name) is not None:  # numpy's scalars would print and compare differently
+                object.__setattr__(self, name, float(getattr(self, name)))
         object.__setattr__(self, "conditional_on", tuple(self.conditional_on))
         self._need(self.epsilon >= 0, "epsilon must be >= 0", self.epsilon)
         self._need(0 <= self.delta <= 1, "delta must lie in [0, 1]", self.delta)
@@ -164,8 +169,7 @@ class Guarantee:
                 f"Guarantee: its JSON must have exactly the known fields, got a difference in {strange}; "
                 "read it with the version that wrote it"
             )
-        numbers = {"epsilon", "delta", "rho", "metric_scale", "replace_one_epsilon"}
         parsed: dict[str, Any] = {
-            name: float(value) if name in numbers and value is not None else value for name, value in values.items()
+            name: float(value) if name in _NUMBERS and value is not None else value for name, value in values.items()
         }
         return cls(**parsed)
