@@ -54,8 +54,8 @@ def rounded_up(value: float, digits: int = 4) -> str:
     """A number to `digits` significant digits, never smaller than it is; "inf" stays "inf"."""
     if math.isinf(value):
         return "inf"
-    up = Context(prec=digits, rounding=ROUND_CEILING).create_decimal(Decimal(value)).normalize()
-    return f"{up:f}" if -5 < up.adjusted() < 16 else f"{up:e}"
+    up = Context(prec=digits, rounding=ROUND_CEILING).create_decimal(Decimal(repr(float(value)))).normalize()
+    return f"{up:f}" if -4 <= up.adjusted() < 16 else f"{up:e}"
 
 
 @dataclass(frozen=True)
