@@ -1,0 +1,104 @@
+"""PEFT adapters and soft prompts as messages: put over shared weights, and taken from a trained network."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors.torch import load as load_tensors
+from torch import nn
+
+from privkt.contracts import Adapter, BackendError, SoftPrompt
+from privkt_transformers.loading import Loaded, clone
+from privkt_transformers.options import LoraOptions
+
+CONFIG, WEIGHTS, README = "adapter_config.json", "adapter_model.safetensors", "README.md"
+_SOFT_PROMPT_KEY = "prompt_embeddings"
+
+
+def with_adapter(base: Loaded, adapter: Adapter) -> Loaded:
+    """The model with an adapter in place; the base weights stay shared and untouched.
+
+    Raises: BackendError, when the adapter belongs to another architecture.
+    """
+    network = clone(base.network)
+    with tempfile.TemporaryDirectory(prefix="privkt-") as folder:
+        for name in (CONFIG, WEIGHTS):
+            if name not in adapter.files:
+                raise BackendError(f"adapter: it must hold {name}, and it does not; train it again")
+            Path(folder, name).write_bytes(adapter.files[name])
+        try:
+            wrapped = PeftModel.from_pretrained(network, folder, autocast_adapter_dtype=False)
+        except (ValueError, KeyError, RuntimeError) as error:
+            raise BackendError(
+                f"adapter: it must fit {base.folder.name!r}, and PEFT raised {type(error).__name__}; use it over the "
+                "model that it was trained on"
+            ) from None
+    inner = wrapped.get_base_model().to(base.dtype).eval().requires_grad_(False)
+    return replace(base, network=inner)
+
+
+def with_soft_prompt(base: Loaded, prompt: SoftPrompt) -> Loaded:
+    """The model with a tuned prompt before every sequence.
+
+    Raises: BackendError, when the prompt is of another kind or width.
+    """
+    tensors = load_tensors(prompt.files[WEIGHTS]) if WEIGHTS in prompt.files else {}
+    width = base.network.get_input_embeddings().weight.shape[1]  # type: ignore[operator]
+    rows = tensors.get(_SOFT_PROMPT_KEY)
+    if rows is None or rows.ndim != 2 or rows.shape[1] != width:
+        raise BackendError(
+            f"soft prompt: it must be one tensor {_SOFT_PROMPT_KEY} of rows of {width} numbers, and it is not; use a "
+            "PROMPT_TUNING prompt that was trained on this model"
+        )
+    return replace(base, prefix=rows.to(base.device, torch.float32))
+
+
+def add_lora(network: nn.Module, options: LoraOptions, *, generative: bool, seed: int) -> PeftModel:
+    """A network (a clone of its own) with a fresh low-rank adapter in float32, the only part that is trained.
+
+    Raises: BackendError, when no module has the names that were asked for.
+    """
+    targets: Any = options.targets
+    layers = None
+    if options.layers is not None:
+        depth = network.config.get_text_config().num_hidden_layers  # type: ignore[union-attr, operator]
+        layers = list(range(max(0, depth - options.layers), depth))
+    config = LoraConfig(
+        r=options.rank,
+        lora_alpha=options.scale_numerator,  # type: ignore[arg-type]
+        lora_dropout=options.dropout,
+        target_modules=list(targets) if isinstance(targets, tuple) else targets,
+        layers_to_transform=layers,
+        task_type="CAUSAL_LM" if generative else "FEATURE_EXTRACTION",
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        try:
+            return get_peft_model(network, config, autocast_adapter_dtype=True)  # type: ignore[arg-type]
+        except ValueError as error:
+            raise BackendError(
+                f"lora: the targets must be modules of the model, and PEFT refused: {error}; correct `lora.targets`"
+            ) from None
+
+
+def adapter_files(wrapped: PeftModel, name: str) -> Adapter:
+    """A trained adapter as PEFT's three files, with the model's public name in place of any path."""
+    with tempfile.TemporaryDirectory(prefix="privkt-") as folder:
+        wrapped.save_pretrained(folder, safe_serialization=True)
+        config: dict[str, Any] = json.loads(Path(folder, CONFIG).read_text(encoding="utf-8"))
+        weights = Path(folder, WEIGHTS).read_bytes()
+    config.update(base_model_name_or_path=name, inference_mode=True)
+    readme = f"A PEFT adapter for {name}, trained with privkt.\n"
+    files: Mapping[str, bytes] = {
+        CONFIG: json.dumps(config, indent=2, sort_keys=True).encode(),
+        WEIGHTS: weights,
+        README: readme.encode(),
+    }
+    return Adapter(files)

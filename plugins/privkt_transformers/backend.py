@@ -1,0 +1,189 @@
+"""The `transformers` backend: one model in this process, behind the contract. Torch is imported on first use."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from privkt.contracts import (
+    Adapter,
+    Backend,
+    BackendContext,
+    BackendError,
+    Capability,
+    CapabilityMissing,
+    Example,
+    Generation,
+    Model,
+    Privacy,
+    Progress,
+    Prompt,
+    Recipe,
+    Sampling,
+    Score,
+    SoftPrompt,
+)
+from privkt.privacy import RefusedInput, Release
+from privkt_transformers.folders import ModelPlace
+from privkt_transformers.options import parse_options
+
+if TYPE_CHECKING:
+    from privkt_transformers.loading import Loaded
+
+_PROBE = "The weather is nice today."
+
+
+class TransformersBackend(Backend):
+    """A Hugging Face model in this process. Weights are loaded on first use and shared by all roles that name them.
+
+    `with_weights` gives another backend over the same shared weights; neither ever changes them.
+    """
+
+    remote = False
+    declared = frozenset(Capability)
+
+    def __init__(
+        self,
+        options: Mapping[str, Any],
+        context: BackendContext,
+        *,
+        weights: Adapter | SoftPrompt | Model | None = None,
+    ) -> None:
+        super().__init__(options, context)
+        self.settings = parse_options(options, context.role)
+        self.weights = weights
+        self.place = ModelPlace(self.settings.model)
+
+    @property
+    def name(self) -> str:
+        return self.place.name
+
+    def check(self) -> None:
+        """Refuses a model that is missing, malformed, or of a kind that this backend cannot run."""
+        self.place.check()
+
+    def probe(self) -> frozenset[Capability]:
+        """What works, found by running fixed public strings through the model."""
+        found = {Capability.TRAIN, Capability.CLASSIFY, Capability.ADAPTERS}
+        vector = self.embed([_PROBE])
+        if not np.isfinite(vector).all():
+            raise BackendError(f"model {self.name!r}: embeddings must be finite numbers; use `dtype: float32`")
+        found.add(Capability.EMBED)
+        if self.place.generative:
+            self.generate([_PROBE], Sampling(max_new_tokens=1, temperature=0))
+            if np.isfinite(self.score([_PROBE], [" Yes"])[0].logprob):
+                found.add(Capability.SCORE)
+            found |= {Capability.GENERATE, Capability.CHAT}
+        from privkt import kernels
+
+        if kernels.is_private():
+            found.add(Capability.TRAIN_PRIVATE)
+        return frozenset(found)
+
+    def generate(
+        self, prompts: Sequence[Prompt], sampling: Sampling, progress: Progress | None = None
+    ) -> list[Generation]:
+        """One answer a prompt, in order (see `privkt_transformers.generation`)."""
+        from privkt_transformers.generation import generate
+
+        loaded = self._need_generative(Capability.GENERATE)
+        total = len(prompts) * sampling.max_new_tokens
+        task = (progress or self.context.progress).task(f"{self.name} writes", total, "tokens")
+        return generate(loaded, prompts, sampling, batch_tokens=self.batch_tokens(generating=True), task=task)
+
+    def score(self, prompts: Sequence[str], continuations: Sequence[str]) -> list[Score]:
+        """Log-likelihood of each continuation after its prompt (see `privkt_transformers.scoring`)."""
+        from privkt_transformers.scoring import score
+
+        loaded = self._need_generative(Capability.SCORE)
+        return score(loaded, prompts, continuations, batch_tokens=self.batch_tokens())
+
+    def embed(self, texts: Sequence[str]) -> np.ndarray:
+        """Sentence embeddings (see `privkt_transformers.embedding`)."""
+        from privkt_transformers.embedding import embed, pooling_of
+
+        pooling = pooling_of(self.loaded.folder, self.loaded.context, self.settings.pooling)
+        return embed(self.loaded, texts, pooling, batch_tokens=self.batch_tokens())
+
+    def train(
+        self,
+        examples: Sequence[Example],
+        recipe: Recipe,
+        *,
+        folder: Path,
+        privacy: Privacy | None = None,
+        progress: Progress | None = None,
+    ) -> Release[Adapter] | Release[Model] | Adapter | Model:
+        """Trains a copy, privately with `privacy` (see `privkt_transformers.training`)."""
+        from privkt_transformers.training import train
+
+        shown = progress or self.context.progress
+        return train(self, examples, recipe, folder=folder, privacy=privacy, progress=shown)
+
+    def classify(self, texts: Sequence[str], labels: Sequence[str]) -> np.ndarray:
+        """Class probabilities, [n, len(labels)] (see `privkt_transformers.classification`)."""
+        from privkt_transformers.classification import classify
+
+        return classify(self, texts, labels)
+
+    def with_weights(self, weights: Adapter | SoftPrompt | Model) -> TransformersBackend:
+        """The same model with an adapter, a soft prompt or other weights in place."""
+        if not isinstance(weights, Adapter | SoftPrompt | Model):
+            raise RefusedInput(
+                f"model {self.name!r}: weights must be an Adapter, a SoftPrompt or a Model, got "
+                f"{type(weights).__name__}; hand on what `train` returned (the payload of a Release)"
+            )
+        context = replace(self.context)
+        return TransformersBackend(self.options, context, weights=weights)
+
+    def release_memory(self) -> None:
+        """Frees what only this backend uses; weights that another role shares stay."""
+        vars(self).pop("loaded", None)
+        from privkt_transformers.loading import forget
+
+        forget(self)
+
+    def batch_tokens(self, *, generating: bool = False) -> int:
+        """How many tokens one batch of inference holds, from the options or the device."""
+        from privkt_transformers.devices import tokens_at_once
+
+        return tokens_at_once(self.settings.batch_tokens, self.loaded.device, generating=generating)
+
+    @cached_property
+    def loaded(self) -> Loaded:
+        """The model, loaded on first use, with this backend's weights in place."""
+        import torch
+
+        from privkt_transformers import adapters
+        from privkt_transformers.devices import pick_device, pick_dtype
+        from privkt_transformers.loading import load
+
+        if self.settings.threads is not None:
+            torch.set_num_threads(self.settings.threads)
+        device = pick_device(self.settings.device)
+        place = ModelPlace(str(self.weights.folder)) if isinstance(self.weights, Model) else self.place
+        base = load(
+            place.fetch(),
+            dtype=pick_dtype(self.settings.dtype, device),
+            device=device,
+            generative=place.generative,
+            user=self,
+        )
+        if isinstance(self.weights, Adapter):
+            return adapters.with_adapter(base, self.weights)
+        if isinstance(self.weights, SoftPrompt):
+            return adapters.with_soft_prompt(base, self.weights)
+        return base
+
+    def _need_generative(self, capability: Capability) -> Loaded:
+        if not self.place.generative:
+            raise CapabilityMissing(
+                f"backend transformers (role {self.context.role!r}) cannot {capability}: {self.name!r} is an encoder "
+                f"({self.place.config['model_type']}); give this role a causal language model"
+            )
+        return self.loaded
