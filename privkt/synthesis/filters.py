@@ -75,21 +75,26 @@ def strip_decoration(text: str) -> str:
 
 
 def keep_valid(
-    rows: Iterable[LabelledText], rule: Validity, *, near_duplicates: float | None = None
+    rows: Iterable[LabelledText],
+    rule: Validity,
+    *,
+    near_duplicates: float | None = None,
+    already: Iterable[str] = (),
 ) -> tuple[list[LabelledText], FilterReport]:
     """Stripped rows that are valid and were not seen before, in order, and a report of the others.
 
     `near_duplicates`: a Jaccard similarity of word triples from which on a text counts as seen; None: exact only.
+    `already`: texts that were seen before the first row (demonstrations, never private text).
     """
     dropped: Counter[str] = Counter()
     stripped: list[LabelledText] = []
-    seen: set[str] = set()
+    seen = {_key(strip_decoration(text)) for text in already}
     came = 0
     for row in rows:
         came += 1
         text = strip_decoration(row.text)
         fault = rule.fault(text)
-        key = " ".join(text.casefold().split())
+        key = _key(text)
         if fault is None and key in seen:
             fault = "exact duplicate"
         if fault is not None:
@@ -102,6 +107,10 @@ def keep_valid(
         dropped["near duplicate"] += len(stripped) - len(unique)
         stripped = [stripped[i] for i in unique]
     return stripped, FilterReport(came, len(stripped), {k: v for k, v in dropped.items() if v})
+
+
+def _key(text: str) -> str:
+    return " ".join(text.casefold().split())
 
 
 def shingles(text: str, size: int = 3) -> frozenset[tuple[str, ...]]:

@@ -1,0 +1,161 @@
+"""Step 7: the task model is trained on private and foreign texts; every arm with the same model and the same seed."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from privkt.contracts import Adapter, Backend, Example, LabelledText, Model, Progress, Rows
+from privkt_fdkt.config import SlmConfig
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+@dataclass(frozen=True)
+class TrainingSet:
+    """What one arm trains on: private rows, which weigh 1, and foreign ones, which weigh w."""
+
+    private: tuple[LabelledText, ...]
+    foreign: tuple[LabelledText, ...] = ()
+
+
+@dataclass(frozen=True)
+class Learned:
+    """One trained arm: its weights, the weight of foreign texts, and the scores that chose it."""
+
+    model: Model | Adapter
+    weight: float
+    tried: Mapping[str, float]
+
+
+class TaskModel:
+    """A backend that learns to label texts. Its classes are the labels' names, which say something to a language model.
+
+    Whether a head or the likelihood of the names decides is an option of the model (`classifier` of `transformers`).
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        config: SlmConfig,
+        names: Mapping[str, str],
+        seed: int,
+        progress: Progress | None = None,
+    ) -> None:
+        self.backend, self.config, self.names, self.seed = backend, config, dict(names), seed
+        self.progress = progress
+        self.labels = tuple(names)
+        self.classes = tuple(names.values())
+
+    def train(self, data: TrainingSet, weight: float, folder: Path) -> Model | Adapter:
+        """Weights after training on L = mean of w_source * cross-entropy.
+
+        Guarantee: none; private rows go in as they are.
+        """
+        weighted = [(row, 1.0) for row in data.private]
+        weighted += [(row, weight if data.private else 1.0) for row in data.foreign]
+        trained = self.backend.train(
+            [Example(row.text, self.names[str(row.label)], w) for row, w in weighted],
+            self.config.recipe(self.classes, self.seed),
+            folder=folder,
+            progress=self.progress,
+        )
+        if not isinstance(trained, Model | Adapter):
+            raise TypeError(
+                f"backend {self.backend.name!r}: a training without privacy must give a Model or an Adapter"
+            )
+        return trained
+
+    def probabilities(self, weights: Model | Adapter, texts: Sequence[str]) -> np.ndarray:
+        """[n, labels] float64, rows sum to 1."""
+        return self.backend.with_weights(weights).classify(list(texts), self.classes)
+
+    def predict(self, weights: Model | Adapter, texts: Sequence[str]) -> list[str]:
+        """The most probable label of every text."""
+        return [self.labels[i] for i in self.probabilities(weights, texts).argmax(axis=1)] if texts else []
+
+    def learn(self, data: TrainingSet, folder: Path) -> Learned:
+        """Chooses the weight of foreign texts on a part of the private rows, then trains on all of them."""
+        weight, tried = self._choose_weight(data, folder)
+        return Learned(self.train(data, weight, folder / "model"), weight, tried)
+
+    def _choose_weight(self, data: TrainingSet, folder: Path) -> tuple[float, dict[str, float]]:
+        weights = self.config.weights
+        if not data.foreign or not data.private or len(weights) == 1:
+            return (weights[-1] if data.foreign and data.private else 1.0), {}
+        train, held = split(data.private, self.config.validation, self.seed)
+        tried: dict[str, float] = {}
+        for weight in weights:
+            place = folder / f"weight-{weight:g}"
+            model = self.train(TrainingSet(train, data.foreign), weight, place)
+            found = self.predict(model, [row.text for row in held])
+            tried[f"{weight:g}"] = scores(found, [str(row.label) for row in held], self.labels)["macro_f1"]
+            shutil.rmtree(place, ignore_errors=True)
+        # The smaller of equally good weights: it trusts foreign texts less.
+        best = max(weights, key=lambda w: (tried[f"{w:g}"], -w))
+        return best, tried
+
+
+def split(
+    rows: Sequence[LabelledText], share: float, seed: int
+) -> tuple[tuple[LabelledText, ...], tuple[LabelledText, ...]]:
+    """(training rows, held-out rows), the same share of each label, at least one of a label that has two or more."""
+    generator = random.Random(seed)
+    by_label: dict[str, list[int]] = {}
+    for number, row in enumerate(rows):
+        by_label.setdefault(str(row.label), []).append(number)
+    held: set[int] = set()
+    for numbers in by_label.values():
+        count = max(1, round(share * len(numbers))) if len(numbers) > 1 else 0
+        held.update(generator.sample(numbers, count))
+    train = tuple(row for number, row in enumerate(rows) if number not in held)
+    return train, tuple(rows[number] for number in sorted(held))
+
+
+def scores(found: Sequence[str], wanted: Sequence[str], labels: Sequence[str]) -> dict[str, float]:
+    """Accuracy and macro F1 over the declared labels; zeros when there is nothing to score."""
+    if not wanted:
+        return {"accuracy": 0.0, "macro_f1": 0.0}
+    from sklearn.metrics import accuracy_score, f1_score
+
+    return {
+        "accuracy": float(accuracy_score(wanted, found)),
+        "macro_f1": float(f1_score(wanted, found, labels=list(labels), average="macro", zero_division=0)),
+    }
+
+
+def rows_of(rows: Rows) -> tuple[LabelledText, ...]:
+    """Rows of a data set as labelled texts."""
+    return tuple(LabelledText(text, label) for text, label in zip(rows.text, rows.label or (), strict=True))
+
+
+class ArmResults:
+    """Results of finished arms in the step's folder, so that a resumed step trains only the others."""
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / "arms.json"
+        self._found: dict[str, Any] = json.loads(self._path.read_text()) if self._path.exists() else {}
+
+    def __contains__(self, arm: str) -> bool:
+        return arm in self._found
+
+    def __getitem__(self, arm: str) -> Any:
+        return self._found[arm]
+
+    def put(self, arm: str, result: Mapping[str, Any]) -> None:
+        """Stores one arm's result before the next arm is begun."""
+        self._found[arm] = dict(result)
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        waiting = self._path.with_suffix(".waiting")
+        with waiting.open("w", encoding="utf-8") as file:
+            json.dump(self._found, file)
+            file.flush()
+            os.fsync(file.fileno())
+        waiting.replace(self._path)
