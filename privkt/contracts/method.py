@@ -183,6 +183,8 @@ class TransferMethod(ABC):
     server_roles: ClassVar[tuple[str, ...]] = ()
     #: Those of the roles above that a config may leave out; `site.models` then lacks them.
     optional_roles: ClassVar[tuple[str, ...]] = ()
+    #: Columns of Texts, beside text and label, that may cross; the gate refuses others by name.
+    crossing_columns: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, config: MethodConfig) -> None:
         self.config = config

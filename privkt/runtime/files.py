@@ -15,14 +15,14 @@ from privkt.privacy import RefusedInput
 from privkt.runtime.errors import Damaged
 
 PRIVATE_FOLDER, PRIVATE_FILE = 0o700, 0o600
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,149}")
 
 
 def safe_name(what: str, name: str) -> str:
     """`name`, if it can be a file's name anywhere. Raises RefusedInput."""
     if not _NAME.fullmatch(name):
         raise RefusedInput(
-            f"{what}: must be 1 to 100 letters, digits, `.`, `_` or `-`, starting with a letter or digit, "
+            f"{what}: must be 1 to 150 letters, digits, `.`, `_` or `-`, starting with a letter or digit, "
             f"got {len(name)} characters; rename it"
         )
     return name

@@ -33,6 +33,7 @@ from privkt.runtime.files import (
     write_json,
 )
 from privkt.runtime.state import DiskState
+from privkt.runtime.steps import StepResults
 
 _FORMAT = 1
 SHARED = "shared"
@@ -51,13 +52,12 @@ class RunDirectory:
         self.outbound = path / "outbound"
         self.private = path / "private"
         self.run_id: str = record["run_id"]
-        self.data_set_ids: Mapping[str, str] = record["data_set_ids"]
 
     @classmethod
     def create(cls, path: Path | str, config: RunConfig) -> RunDirectory:
         """A new run in `path`, which must not exist or be empty.
 
-        Guarantee: `path` is a whole run directory or untouched; ids are random and say nothing about the data.
+        Guarantee: `path` is a whole run directory or untouched; its id is random.
         Raises: RefusedInput.
         """
         path = Path(path).absolute()
@@ -69,7 +69,6 @@ class RunDirectory:
             "format": _FORMAT,
             "privkt": privkt.__version__,
             "run_id": secrets.token_hex(16),
-            "data_set_ids": {client.name: secrets.token_hex(16) for client in config.clients},
             "created": _now(),
         }
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -161,9 +160,9 @@ class RunDirectory:
         shared = DiskState(folder / SHARED)
         return shared if seed is None else DiskState(folder / scope_name(seed), shared)
 
-    def results(self, site: str, seed: int | None) -> DiskState:
+    def results(self, site: str, seed: int | None) -> StepResults:
         """What steps at `site` returned and what was delivered to it: the runtime's own, unseen by the steps."""
-        return DiskState(self.private / "results" / safe_name("site", site) / scope_name(seed))
+        return StepResults(self.private / "results" / safe_name("site", site) / scope_name(seed))
 
     def step_folder(self, site: str, step: str, seed: int | None) -> Path:
         """A step's own private folder, for checkpoints; it survives a crash."""

@@ -1,0 +1,213 @@
+"""Each client's ledger during a run: opened last of all checks, its head kept with the run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from privkt.config import BudgetConfig
+from privkt.privacy import (
+    Budget,
+    BudgetExceeded,
+    DataChanged,
+    Guarantee,
+    Kind,
+    LedgerMissing,
+    RefusedInput,
+    compose,
+    none_event,
+    poisson_gaussian_event,
+)
+from privkt.privacy.guarantee import rounded_up
+from privkt.privacy.ledger import Cap, Charge, ChargeStatus, Ledger, Left, Spent
+from privkt.runtime.preflight import ClientSetup
+
+
+@dataclass(frozen=True)
+class Account:
+    """One client's ledger, opened, and the local fingerprint of its data."""
+
+    client: str
+    ledger: Ledger
+    fingerprint: str
+    size: int
+    data_changed: bool
+    public: bool
+
+    def charge_of(self, charge_id: str) -> tuple[Charge, ChargeStatus]:
+        """A charge of this ledger and how far it came. Raises ChargeConflict for an id of another ledger."""
+        status = self.ledger.status(charge_id)
+        return next(charge for charge in self.ledger.charges() if charge.id == charge_id), status
+
+    def charge_unprotected(self, run_id: str, purpose: str, reason: str) -> None:
+        """Records an infinite spend, once for a run and purpose; every later statement about the data set says so."""
+        guarantee = Guarantee.none(reason, unit=self.ledger.unit, neighbouring=self.ledger.neighbouring)
+        self.ledger.charge(
+            none_event(),
+            guarantee,
+            run_id=run_id,
+            purpose=purpose,
+            fingerprint=self.fingerprint,
+            declared={},
+            data_changed=self.data_changed,
+            resume=True,
+            force=True,
+        )
+
+    def total(self) -> AccountTotal:
+        """What the data set has spent and has left."""
+        return AccountTotal(
+            self.client,
+            self.ledger.name,
+            self.ledger.spent(),
+            self.ledger.left(),
+            self.ledger.cap,
+            self.ledger.statement(),
+        )
+
+
+@dataclass(frozen=True)
+class AccountTotal:
+    """A client's data set after a run: the total by its ledger's filter over every run, not this one alone."""
+
+    client: str
+    data_set: str
+    spent: Spent
+    left: Left
+    cap: Cap
+    statement: str
+
+
+def open_account(setup: ClientSetup, *, run_id: str, data_changed: bool = False, head: str | None = None) -> Account:
+    """The client's ledger, made if it is missing; checked against `head`, the data and what is left.
+
+    Raises: LedgerTampered, LedgerMismatch, DataChanged, BudgetExceeded; nothing is spent then.
+    """
+    limits, data = setup.limits, setup.config.data
+    if head is not None:
+        Ledger.open(data.name).verify(head)
+    cap_epsilon, cap_delta = caps(limits, setup.budget)
+    ledger = Ledger.open_or_create(
+        data.name,
+        cap_epsilon=cap_epsilon,
+        cap_delta=cap_delta,
+        unit=limits.unit,
+        neighbouring=limits.neighbouring,
+        size=data.size,
+        filter=limits.filter,
+    )
+    fingerprint = ledger.fingerprint(setup.rows().canonical())
+    account = Account(setup.name, ledger, fingerprint, data.size, data_changed, data.public)
+    check_room(account, setup, run_id)
+    return account
+
+
+def caps(limits: BudgetConfig, budget: Budget) -> tuple[float, float]:
+    """The cap of a ledger that has to be made: as configured, else this run's own epsilon and delta."""
+    return (
+        limits.epsilon if limits.cap_epsilon is None else limits.cap_epsilon,
+        budget.delta if limits.cap_delta is None else limits.cap_delta,
+    )
+
+
+def check_room(account: Account, setup: ClientSetup, run_id: str) -> None:
+    """Refuses changed data and a plan that does not fit into what is left, before anything is spent.
+
+    Edge cases: a run that already charged something is left to the ledger, which gives it back its own charges.
+    """
+    ledger = account.ledger
+    last = [entry.body for entry in ledger.entries() if entry.kind == "charge"]
+    if any(is_of_run(body["run_id"], run_id) for body in last):
+        return
+    if last and last[-1]["fingerprint"] != account.fingerprint and not account.data_changed:
+        raise DataChanged(
+            f"ledger {ledger.name}: data behind one name must stay the same between runs, and it changed since the "
+            "last charge; restore the data, or say --data-changed, which keeps what is spent"
+        )
+    if (refusal := refusal_of(ledger, setup)) is not None:
+        raise refusal
+
+
+def refusal_of(ledger: Ledger, setup: ClientSetup) -> RefusedInput | None:
+    """Why the ledger would not take the client's plan as a whole, or None."""
+    trainings = setup.plan.trainings
+    if not trainings:
+        return None
+    events = [poisson_gaussian_event(t.noise_multiplier, t.sampling_rate, t.steps) for t in trainings]
+    first = trainings[0].guarantee
+    if len(trainings) == 1:
+        return ledger.would_refuse(events[0], first)
+    together = Guarantee(
+        Kind.APPROXIMATE,
+        sum(t.guarantee.epsilon for t in trainings),
+        sum(t.guarantee.delta for t in trainings),
+        unit=first.unit,
+        neighbouring=first.neighbouring,
+    )
+    return ledger.would_refuse(compose(events), together)
+
+
+def left_of(setup: ClientSetup) -> Left:
+    """What the client's data set has left, for `privkt plan`; makes no ledger.
+
+    Raises: BudgetExceeded, LedgerMismatch, LedgerTampered.
+    """
+    limits = setup.limits
+    cap_epsilon, cap_delta = caps(limits, setup.budget)
+    try:
+        ledger = Ledger.open(setup.config.data.name)
+    except LedgerMissing:
+        asked = [t.guarantee for t in setup.plan.trainings]
+        total = (sum(g.epsilon for g in asked), sum(g.delta for g in asked))
+        if total[0] > cap_epsilon * (1 + 1e-9) or total[1] > cap_delta * (1 + 1e-9):
+            raise BudgetExceeded(
+                f"client {setup.name!r}: its plan must fit into the cap of epsilon = {cap_epsilon:g}, delta = "
+                f"{cap_delta:g}, and asks for {total[0]:g}, {total[1]:g}; ask for less or declare a higher cap",
+                left=(cap_epsilon, cap_delta),
+                asked=total,
+            ) from None
+        return Left(cap_epsilon, cap_delta)
+    # Opening it again, as a run would, refuses another unit, relation or filter.
+    ledger = Ledger.open_or_create(
+        ledger.name,
+        cap_epsilon=cap_epsilon,
+        cap_delta=cap_delta,
+        unit=limits.unit,
+        neighbouring=limits.neighbouring,
+        size=setup.config.data.size,
+        filter=limits.filter,
+    )
+    if (refusal := refusal_of(ledger, setup)) is not None:
+        raise refusal
+    return ledger.left()
+
+
+def with_ledger(budget: Budget, account: Account) -> Budget:
+    """The budget that a client's step is given."""
+    return replace(budget, ledger=account.ledger)
+
+
+def scope_id(run_id: str, scope: str) -> str:
+    """The run id under which a scope's steps charge: a seed's private training is a spend of its own."""
+    return f"{run_id}.{scope}"
+
+
+def is_of_run(charged: str, run_id: str) -> bool:
+    """Whether a charge's run id belongs to this run."""
+    return charged == run_id or charged.startswith(f"{run_id}.")
+
+
+def statement(totals: Mapping[str, AccountTotal] | Sequence[AccountTotal]) -> str:
+    """What all clients' ledgers say together, in one sentence a line."""
+    listed = list(totals.values()) if isinstance(totals, Mapping) else list(totals)
+    lines = [total.statement for total in listed]
+    if len(listed) > 1:
+        finite = [t.spent.epsilon for t in listed]
+        if any(t.spent.infinite for t in listed):
+            lines.append("over all clients: epsilon = inf for the data sets that say so")
+        else:
+            lines.append(
+                f"over all clients: epsilon = {rounded_up(max(finite))} (the maximum) if no one has data at "
+                f"two of them, which cannot be checked, otherwise up to {rounded_up(sum(finite))} (the sum)"
+            )
+    return "\n".join(lines)

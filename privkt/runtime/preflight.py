@@ -1,0 +1,270 @@
+"""Everything that can be refused before any budget is spent: config, method, models, data, plan.
+
+`privkt plan` calls `prepare` too. Nothing is spent or written here, and only public facts go into messages.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import itertools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from privkt.config import BudgetConfig, ClientConfig, DataConfig, RunConfig, describe
+from privkt.contracts import (
+    Backend,
+    BackendContext,
+    Dataset,
+    DataSource,
+    MethodConfig,
+    NoProgress,
+    Plan,
+    Progress,
+    PublicFacts,
+    Rows,
+    Side,
+    Step,
+    TransferMethod,
+)
+from privkt.plugins import PluginManager
+from privkt.privacy import Budget, RefusedInput, assert_private_access, default_delta
+from privkt.runtime.files import safe_name
+
+SERVER = "server"
+Backends = dict[str, dict[str, Backend]]
+
+
+class CachedRows:
+    """Reads a data set once and keeps its rows in memory. Refused while a release is being post-processed."""
+
+    def __init__(self, dataset: Dataset, what: str) -> None:
+        self._dataset = dataset
+        self._what = what
+        self._rows: Rows | None = None
+
+    def __call__(self) -> Rows:
+        assert_private_access(self._what)
+        if self._rows is None:
+            self._rows = self._dataset.load()
+        return self._rows
+
+
+@dataclass(frozen=True)
+class ClientSetup:
+    """One client, checked. `budget` has no ledger yet: `privkt.runtime.accounts` adds it."""
+
+    config: ClientConfig
+    limits: BudgetConfig
+    facts: PublicFacts
+    budget: Budget
+    plan: Plan
+    rows: Callable[[], Rows]
+    evaluation: Callable[[], Rows] | None
+
+    @property
+    def name(self) -> str:
+        return self.config.name
+
+
+@dataclass(frozen=True)
+class Setup:
+    """A run that may begin. `backends`: {site: {role: backend}}."""
+
+    config: RunConfig
+    method: type[TransferMethod]
+    method_config: MethodConfig
+    steps: tuple[Step, ...]
+    clients: tuple[ClientSetup, ...]
+    backends: Mapping[str, Mapping[str, Backend]]
+
+
+def prepare(
+    config: RunConfig,
+    manager: PluginManager,
+    *,
+    progress: Progress | None = None,
+    probe: bool = False,
+    force: bool = False,
+) -> Setup:
+    """Checks a whole run and makes its parts.
+
+    `probe` asks remote models whether they answer (with fixed public
+    strings); `force` lets private text go to a remote model, which the caller must record as an infinite spend.
+    Raises: RefusedInput, naming the subject, the rule, what came and what to do.
+    """
+    method, method_config = _method(config, manager)
+    steps = _protocol(method)
+    for client in config.clients:
+        if safe_name(f"client {client.name!r}", client.name) == SERVER:
+            raise RefusedInput(f"client {SERVER!r}: is the name of the server's own site; rename the client")
+    _roles(config, method)
+    backends = _backends(config, method, manager, progress or NoProgress(), None, force)
+    clients = tuple(_client(config, client, method(method_config), manager) for client in config.clients)
+    if probe:
+        for roles in backends.values():
+            for backend in roles.values():
+                if backend.remote:
+                    backend.probe()
+    return Setup(config, method, method_config, steps, clients, backends)
+
+
+def with_caches(
+    setup: Setup, manager: PluginManager, progress: Progress, cache: Callable[[str], Path], *, force: bool
+) -> Setup:
+    """The same run with backends that cache in the run directory, which exists only after all checks."""
+    return replace(setup, backends=_backends(setup.config, setup.method, manager, progress, cache, force))
+
+
+def is_remote_for_private(setup: Setup, client: ClientSetup) -> tuple[str, ...]:
+    """The remote roles that a client's private text would reach; not empty only in a forced run."""
+    if client.config.data.public:
+        return ()
+    return tuple(sorted(role for role, backend in setup.backends[client.name].items() if backend.remote))
+
+
+def _method(config: RunConfig, manager: PluginManager) -> tuple[type[TransferMethod], MethodConfig]:
+    method = manager.load("method", config.method)
+    if not (isinstance(method, type) and issubclass(method, TransferMethod)):
+        raise RefusedInput(
+            f"method {config.method!r}: its plugin must name a TransferMethod; mend or remove the plugin"
+        )
+    block = config.method.rpartition(":")[2]
+    try:
+        return method, method.Config.model_validate(config.method_config)
+    except ValidationError as error:
+        raise RefusedInput(describe(block, error, method.Config)) from None
+
+
+def _protocol(method: type[TransferMethod]) -> tuple[Step, ...]:
+    steps = method.steps()
+    if not steps:
+        raise RefusedInput(f"method {method.name!r}: has no steps; mark them with client_step and server_step")
+    for before, after in itertools.pairwise(steps):
+        if after.once and not before.once:
+            raise RefusedInput(
+                f"method {method.name!r}: step {after.name!r} runs once for all seeds and cannot follow "
+                f"{before.name!r}, which depends on the seed; mark both or neither"
+            )
+    return steps
+
+
+def takes_received(method: type[TransferMethod], step: Step) -> bool:
+    """Whether the step has a parameter for what came before, after `self` and `site`."""
+    parameters = list(inspect.signature(getattr(method, step.name)).parameters.values())
+    return sum(p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in parameters) > 2
+
+
+def _roles(config: RunConfig, method: type[TransferMethod]) -> None:
+    wanted = dict.fromkeys((*method.client_roles, *method.server_roles))
+    given = list(config.models)
+    for role in wanted:
+        if role not in config.models and role not in method.optional_roles:
+            near = difflib.get_close_matches(role, [g for g in given if g not in wanted], n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"the config has {', '.join(sorted(given)) or 'none'};"
+            raise RefusedInput(
+                f"models: method {method.name!r} needs a model for the role {role!r}; {hint} Add `{role}:` with a "
+                "`backend` to `models`"
+            )
+    for role in given:
+        if role not in wanted:
+            raise RefusedInput(
+                f"models: method {method.name!r} has no role {role!r}; it has {', '.join(wanted) or 'none'}; "
+                "remove or rename it"
+            )
+
+
+def _backends(
+    config: RunConfig,
+    method: type[TransferMethod],
+    manager: PluginManager,
+    progress: Progress,
+    cache: Callable[[str], Path] | None,
+    force: bool,
+) -> Backends:
+    def made(site: str, side: Side, roles: tuple[str, ...]) -> dict[str, Backend]:
+        found = {}
+        for role in roles:
+            if role not in config.models:
+                continue  # an optional one
+            model = config.models[role]
+            context = BackendContext(role, str(side), cache(site) if cache else None, progress)
+            backend = manager.create("backend", model.backend, model.options, context)
+            backend.check()
+            found[role] = backend
+        return found
+
+    backends = {SERVER: made(SERVER, Side.SERVER, method.server_roles)}
+    for client in config.clients:
+        mine = backends[client.name] = made(client.name, Side.CLIENT, method.client_roles)
+        for role, backend in mine.items():
+            if backend.remote and not client.data.public and not force:
+                raise RefusedInput(
+                    f"models.{role}: is remote, and client {client.name!r} would send it private text in clear, "
+                    "which no guarantee covers; use a backend of this process, declare the data `public: true` if it "
+                    "is, or force it and have an infinite spend recorded"
+                )
+    return backends
+
+
+def source_of(data: DataConfig, labels: tuple[str, ...] | None = None) -> DataSource:
+    """What the dataset plugin is given for a `data:` block."""
+    return DataSource(data.source, data.text, data.label, data.labels or labels, data.path, data.options)
+
+
+def _client(config: RunConfig, client: ClientConfig, method: TransferMethod, manager: PluginManager) -> ClientSetup:
+    data, where = client.data, f"client {client.name!r}"
+    columns = data.options.get("columns", ())
+    facts = PublicFacts(client.name, data.size, data.labels, tuple(columns) if isinstance(columns, list) else ())
+    limits = client.budget or config.budget
+    delta = default_delta(data.size) if limits.delta is None else limits.delta
+    budget = Budget(
+        limits.epsilon, delta, None, unit=limits.unit, neighbouring=limits.neighbouring, reproduce=limits.reproduce
+    )
+    budget.validate_for(data.size)
+    rows = CachedRows(manager.create("dataset", data.source, source_of(data)), f"rows of the data set {data.name!r}")
+    _check_rows(rows(), data, where)
+    held_out = client.evaluation or (config.evaluation.data if config.evaluation else None)
+    evaluation = None
+    if held_out is not None:
+        dataset = manager.create("dataset", held_out.source, source_of(held_out, data.labels))
+        evaluation = CachedRows(dataset, f"evaluation rows of {where}")
+        if not len(evaluation()):
+            raise RefusedInput(f"{where}: evaluation data must have at least one row, got none; check its path")
+    return ClientSetup(client, limits, facts, budget, method.plan(facts, budget), rows, evaluation)
+
+
+def _check_rows(rows: Rows, data: Any, where: str) -> None:
+    if not len(rows):
+        raise RefusedInput(f"{where}: data must have at least one row, got none; check `path`")
+    if len(rows) != data.size:
+        raise RefusedInput(
+            f"{where}: data.size must be the number of rows, since noise and delta follow from it; declared "
+            f"{data.size}, found {len(rows)}; declare the true number or fix the file"
+        )
+    for name, column in {"label": rows.label, **rows.columns}.items():
+        if column is not None and len(column) != len(rows):
+            raise RefusedInput(f"{where}: column {name!r} must have as many rows as text; mend the dataset plugin")
+    if data.label is None:
+        return
+    if data.labels is None:
+        raise RefusedInput(
+            f"{where}: data.labels must list the labels when `label` is given (the list is public, the counts are "
+            "not); add it"
+        )
+    if len(set(data.labels)) < 2:
+        raise RefusedInput(
+            f"{where}: data.labels must name at least two classes, got {len(set(data.labels))}; add the others"
+        )
+    if len(set(data.labels)) != len(data.labels):
+        raise RefusedInput(f"{where}: data.labels must be distinct; remove the repeated one")
+    if rows.label is None or not set(rows.label) <= set(data.labels):
+        raise RefusedInput(f"{where}: every row's label must be one of data.labels; declare it or mend the rows")
+    if len(set(rows.label)) < 2:
+        raise RefusedInput(
+            f"{where}: data must have rows of at least two classes, got one; nothing can be learnt from it"
+        )

@@ -1,0 +1,225 @@
+"""Whole runs of a toy method: order of events, seeds and clients, resume at every step, what is refused before."""
+
+import json
+import sqlite3
+
+import pytest
+
+from privkt.privacy import BudgetExceeded, DataChanged, Ledger, RefusedInput
+from privkt.runtime.errors import RunFailed
+from privkt.runtime.local import LocalRuntime
+from privkt.runtime.run_directory import RunDirectory
+
+
+def test_a_run_gives_every_outcome(toys, tmp_path):
+    config = toys.toy_config(tmp_path, clients=("a", "b"), rows=6)
+    result = LocalRuntime(config, tmp_path / "run", toys.toy_manager()).run()
+    assert {c: sorted(o) for c, o in result.outcomes.items()} == {"a": [0, 1], "b": [0, 1]}
+    for client in "ab":
+        for seed in (0, 1):
+            outcome = result.outcomes[client][seed]
+            assert outcome.scores["all"]["rows"] == 9.0
+            assert outcome.notes["size"] == 6
+            assert all(text.endswith(f"! {seed}") for text in outcome.notes["texts"])
+    assert [(c.client, c.step, c.scope, c.rows) for c in result.crossed] == [
+        ("a", "publish", "shared", 3),
+        ("b", "publish", "shared", 3),
+    ]
+    assert {n: t.spent.epsilon for n, t in result.totals.items()} == {"a": 1.0, "b": 1.0}
+    assert {n: t.left.epsilon for n, t in result.totals.items()} == {"a": 1.0, "b": 1.0}
+    assert "epsilon = 1 (the maximum)" in result.statement
+    assert "otherwise up to 2 (the sum)" in result.statement
+
+
+def test_steps_run_once_or_once_a_seed_in_order(toys, tmp_path):
+    config = toys.toy_config(tmp_path, clients=("a", "b"))
+    LocalRuntime(config, tmp_path / "run", toys.toy_manager()).run()
+    steps = [line for line in toys.Toy.log if line.split()[0] in ("publish", "augment", "learn")]
+    assert steps == [
+        "publish a",
+        "publish b",
+        "augment 0",
+        "learn a 0",
+        "learn b 0",
+        "augment 1",
+        "learn a 1",
+        "learn b 1",
+    ]
+    assert toys.Toy.log.index("charged a") < toys.Toy.log.index("read a")
+    assert toys.ToyDataset.reads == 2  # once a client: rows stay in memory
+
+
+def entries(name):
+    return [(e.kind, e.body) for e in Ledger.open(name).entries()]
+
+
+def test_bytes_are_stored_recorded_and_sent_before_they_are_delivered(toys, tmp_path):
+    seen = {}
+
+    def look(what):
+        if what == "augment 0":
+            run = tmp_path / "run"
+            seen["kinds"] = [kind for kind, _ in entries("data-a")]
+            seen["file"] = (run / "outbound" / "a" / "publish.shared.arrow").exists()
+            seen["manifest"] = (run / "outbound" / "manifest.jsonl").read_text().count("\n")
+
+    toys.Toy.on_call = look
+    LocalRuntime(toys.toy_config(tmp_path), tmp_path / "run", toys.toy_manager()).run()
+    assert seen == {"kinds": ["opened", "charge", "stored", "sent"], "file": True, "manifest": 1}
+
+
+class Crash(BaseException):
+    """Like a kill: nothing may catch it."""
+
+
+CALLS = ["publish a", "publish b", "augment 0", "learn a 0", "learn b 0", "augment 1", "learn a 1", "learn b 1"]
+
+
+@pytest.mark.parametrize("at", CALLS)
+def test_resume_at_every_step_draws_and_pays_once(toys, tmp_path, at):
+    config, manager = toys.toy_config(tmp_path, clients=("a", "b")), toys.toy_manager()
+
+    def crash(what):
+        if what == at:
+            raise Crash
+
+    toys.Toy.on_call = crash
+    with pytest.raises(Crash):
+        LocalRuntime(config, tmp_path / "run", manager).run()
+    before = {p: p.read_bytes() for p in (tmp_path / "run" / "outbound").rglob("*.arrow")}
+    done = CALLS[: CALLS.index(at)]
+    toys.Toy.on_call = None
+    toys.Toy.log.clear()
+    result = LocalRuntime(config, tmp_path / "run", manager).run()
+    assert [line for line in toys.Toy.log if line in CALLS] == CALLS[len(done) :]
+    assert {p: p.read_bytes() for p in before} == before
+    assert len(result.crossed) == 2
+    for client in "ab":
+        assert [kind for kind, _ in entries(f"data-{client}")] == ["opened", "charge", "stored", "sent"]
+    assert sorted(result.outcomes["b"]) == [0, 1]
+
+
+def test_a_finished_run_does_nothing_again(toys, tmp_path):
+    config, manager = toys.toy_config(tmp_path), toys.toy_manager()
+    first = LocalRuntime(config, tmp_path / "run", manager).run()
+    toys.Toy.log.clear()
+    again = LocalRuntime(config, RunDirectory.open(tmp_path / "run"), manager).run()
+    assert toys.Toy.log == []
+    assert again.outcomes == first.outcomes
+    assert again.crossed == first.crossed
+    assert again.totals == first.totals
+
+
+def test_another_config_does_not_resume(toys, tmp_path):
+    LocalRuntime(toys.toy_config(tmp_path), tmp_path / "run", toys.toy_manager()).run()
+    with pytest.raises(RefusedInput, match=r"method_config\.rows differs"):
+        LocalRuntime(toys.toy_config(tmp_path, toy={"rows": 4}), tmp_path / "run", toys.toy_manager()).run()
+
+
+def test_one_clients_failure_leaves_the_run_resumable(toys, tmp_path):
+    config, manager = toys.toy_config(tmp_path, clients=("a", "b")), toys.toy_manager()
+
+    def fail(what):
+        if what == "learn b 0":
+            raise ValueError("a private row")
+
+    toys.Toy.on_call = fail
+    with pytest.raises(RunFailed) as caught:
+        LocalRuntime(config, tmp_path / "run", manager).run()
+    message = str(caught.value)
+    assert message.startswith("b, step 'learn': an unexpected ValueError at test_local.py:")
+    assert message.endswith(f"resume with: privkt run --resume {tmp_path / 'run'}")
+    assert "private row" not in message
+    toys.Toy.on_call = None
+    assert sorted(LocalRuntime(config, tmp_path / "run", manager).run().outcomes["b"]) == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [(MemoryError(), "out of memory"), (OSError(28, "x"), "the disk is full"), (RuntimeError("CUDA out of memory"), "out of memory")],
+)  # fmt: skip
+def test_what_a_person_can_mend_is_said(toys, tmp_path, error, says):
+    def fail(what):
+        raise error
+
+    toys.Toy.on_call = fail
+    with pytest.raises(RunFailed, match=f"a, step 'publish': {says}"):
+        LocalRuntime(toys.toy_config(tmp_path), tmp_path / "run", toys.toy_manager()).run()
+
+
+def test_ctrl_c_passes_through_and_resumes(toys, tmp_path):
+    config, manager = toys.toy_config(tmp_path), toys.toy_manager()
+
+    def interrupt(what):
+        raise KeyboardInterrupt
+
+    toys.Toy.on_call = interrupt
+    with pytest.raises(KeyboardInterrupt):
+        LocalRuntime(config, tmp_path / "run", manager).run()
+    events = [e["event"] for e in RunDirectory.open(tmp_path / "run").events()]
+    assert events == ["created", "running", "began", "interrupted"]
+    toys.Toy.on_call = None
+    assert LocalRuntime(config, tmp_path / "run", manager).run().outcomes["a"][0].scores
+
+
+def test_refusals_come_before_spending_and_leave_nothing(toys, tmp_path):
+    small = toys.toy_config(tmp_path, budget={"epsilon": 2.0, "cap_epsilon": 0.5})
+    with pytest.raises(BudgetExceeded, match=r"asked epsilon = 1, .*left epsilon = 0\.5"):
+        LocalRuntime(small, tmp_path / "run", toys.toy_manager()).run()
+    assert [kind for kind, _ in entries("data-a")] == ["opened"]
+
+
+def test_changed_data_is_refused_until_said(toys, tmp_path):
+    config, manager = toys.toy_config(tmp_path), toys.toy_manager()
+    LocalRuntime(config, tmp_path / "one", manager).run()
+    toys.write_rows(tmp_path / "a.jsonl", ["other"] * 6)
+    with pytest.raises(DataChanged, match="--data-changed"):
+        LocalRuntime(config, tmp_path / "two", manager).run()
+    assert not (tmp_path / "two").exists()
+    result = LocalRuntime(config, tmp_path / "two", manager, data_changed=True).run()
+    assert result.totals["a"].spent.epsilon == 2.0
+
+
+def test_an_old_copy_of_the_ledger_is_noticed_at_resume(toys, tmp_path):
+    config, manager = toys.toy_config(tmp_path), toys.toy_manager()
+    Ledger.open_or_create("data-a", cap_epsilon=2, cap_delta=1e-5, size=6)
+    path = Ledger.open("data-a").path
+    connection = sqlite3.connect(path)
+    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    connection.close()
+    old = path.read_bytes()
+    LocalRuntime(config, tmp_path / "run", manager).run()
+    for file in path.parent.glob("data-a.sqlite3*"):
+        file.unlink()
+    path.write_bytes(old)
+    with pytest.raises(RefusedInput, match="must hold the head that was kept elsewhere"):
+        LocalRuntime(config, tmp_path / "run", manager).run()
+
+
+def test_events_say_what_happened_and_nothing_else(toys, tmp_path):
+    LocalRuntime(toys.toy_config(tmp_path, seeds=[0]), tmp_path / "run", toys.toy_manager()).run()
+    lines = (tmp_path / "run" / "private" / "events.jsonl").read_text().splitlines()
+    names = [json.loads(line)["event"] for line in lines]
+    assert names == ["created", "running", "began", "crossed", "done", "began", "done", "began", "done", "finished"]
+
+
+def test_progress_counts_the_steps(toys, tmp_path):
+    class Task:
+        def __init__(self):
+            self.done = []
+
+        def advance(self, amount=1, note=""):
+            self.done.append(note)
+
+    class Shown:
+        tasks = {}
+
+        def task(self, title, total, unit=""):
+            task = self.tasks[title, total] = Task()
+            return task
+
+    shown = Shown()
+    LocalRuntime(toys.toy_config(tmp_path), tmp_path / "run", toys.toy_manager(), shown).run()
+    ((title, total),) = shown.tasks
+    assert (title, total) == ("toy: steps", 5)
+    assert len(shown.tasks[title, total].done) == 5
