@@ -106,9 +106,17 @@ PYBIND11_MODULE(_native, m) {
     }
     return py::bytes(out);
   });
-  m.def("exact_noise", [](const py::bytes &key, uint64_t step, uint64_t index, double base, double sigma) {
-    return exact_noise_cpu(key_from(key), step, index, base, sigma);
+  // Both paths of the noise for chosen uniforms, so that tests can measure the errors that the bounds assume.
+  m.def("fast_normals", [](uint64_t radius, uint64_t angle) {
+    const FastPair pair = fast_normals(radius, angle);
+    return py::make_tuple(pair.first, pair.second, pair.in_range);
   });
+  m.def("exact_normals", [](uint64_t radius, uint64_t angle, uint64_t radius_low, uint64_t angle_low) {
+    const dd one = exact_normal({radius, angle}, {radius_low, angle_low}, 0);
+    const dd two = exact_normal({radius, angle}, {radius_low, angle_low}, 1);
+    return py::make_tuple(one.hi, one.lo, two.hi, two.lo);
+  });
+  m.attr("FAST_ERROR") = kFastError;
   m.attr("GAUSSIAN_TV") = kUndecided;
   m.def("cpu_isa", [] { return std::string(cpu_kernels().isa); });
   m.attr("BUILD") = py::dict(py::arg("version") = PRIVKT_VERSION, py::arg("compiler") = PRIVKT_COMPILER,

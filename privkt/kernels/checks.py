@@ -42,7 +42,7 @@ def _rows(op: str, rows: Tensor, mask: Tensor | None) -> None:
         raise ValueError(
             f"{op}: rows must have shape [batch, width], got {list(rows.shape)}; flatten each sample's gradient"
         )
-    if rows.shape[1] > 1 and rows.stride(1) != 1:
+    if rows.numel() > 0 and rows.shape[1] > 1 and rows.stride(1) != 1:  # empty tensors have any stride
         raise ValueError(
             f"{op}: rows must be contiguous along the width, got stride {rows.stride(1)}; call .contiguous() on them"
         )

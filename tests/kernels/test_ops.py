@@ -1,0 +1,147 @@
+"""The ops as torch sees them: schemas, fakes, refused gradients, and the errors of a missing build."""
+
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from privkt import kernels
+from privkt.kernels import _schema, native
+
+KEY = torch.arange(32, dtype=torch.uint8)
+MASK = torch.tensor([True, False, True])
+
+
+def arguments(op: str) -> tuple:
+    rows = torch.randn(3, 5, generator=torch.Generator().manual_seed(0))
+    sqnorms = rows.double().square().sum(1)
+    noise = (1.5, KEY, 3, 4)
+    return {
+        "row_sqnorms": (rows, MASK),
+        "add_row_sqnorms_": (sqnorms, rows, None),
+        "clip_factors": (sqnorms, 1.0, 5, 0.0, MASK),
+        "clipped_sum": (rows, torch.ones(3), None),
+        "add_clipped_sum_": (torch.zeros(5, dtype=torch.float64), rows, torch.ones(3), MASK),
+        "clip_and_sum_": (torch.zeros(5), rows, 1.0, MASK),
+        "gaussian_noise_": (torch.empty(9), *noise),
+        "add_gaussian_noise_": (torch.zeros(9), *noise),
+        "noisy_sum": (torch.zeros(9, dtype=torch.float64), *noise),
+    }[op]
+
+
+@pytest.mark.usefixtures("implementation")
+@pytest.mark.parametrize("op", sorted(_schema.SCHEMAS))
+def test_opcheck(op: str) -> None:
+    torch.library.opcheck(getattr(torch.ops.privkt, op).default, arguments(op))
+
+
+@pytest.mark.parametrize("op", sorted(set(_schema.SCHEMAS) - {"gaussian_noise_"}))
+def test_gradients_are_refused(op: str) -> None:
+    args = tuple(
+        x.requires_grad_() if isinstance(x, torch.Tensor) and x.is_floating_point() else x for x in arguments(op)
+    )
+    with pytest.raises(RuntimeError) as caught:
+        getattr(torch.ops.privkt, op)(*args)
+    assert str(caught.value) == (
+        f"privkt.{op}: cannot be differentiated, got an argument that requires grad; "
+        "detach it or call under torch.no_grad()"
+    )
+    with torch.no_grad():
+        getattr(torch.ops.privkt, op)(*args)
+
+
+def test_a_graph_that_saved_the_buffer_notices_the_noise() -> None:
+    weight = torch.ones(4, requires_grad=True)
+    buffer = torch.ones(4)
+    loss = (weight * buffer).sum()
+    kernels.add_gaussian_noise_(buffer, 1.0, bytes(32), 0)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()
+
+
+def test_ops_compile() -> None:
+    def step(rows: torch.Tensor) -> torch.Tensor:
+        factors, _ = kernels.clip_factors(kernels.row_sqnorms(rows), 1.0, width=5)
+        return kernels.clipped_sum(rows, factors) * 2
+
+    rows = arguments("row_sqnorms")[0]
+    compiled = torch.compile(step, fullgraph=True, backend="aot_eager")
+    assert torch.equal(compiled(rows), step(rows))
+
+
+def test_the_reference_runs_only_when_asked_and_is_not_private(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PRIVKT_KERNELS", raising=False)
+    assert kernels.is_private()
+    monkeypatch.setenv("PRIVKT_KERNELS", "reference")
+    assert not kernels.is_private()
+    monkeypatch.setenv("PRIVKT_KERNELS", "fast")
+    with pytest.raises(ValueError, match="PRIVKT_KERNELS: must be native or reference, got 'fast'; unset it"):
+        kernels.is_private()
+
+
+def test_the_build_record_says_what_was_built() -> None:
+    info = kernels.build_info()
+    assert info["version"] == metadata.version("privkt")
+    assert info["cpu_isa"] in info["cpu_isas"]
+    assert info["cpu_isas"][0] == "scalar"
+    assert info["cuda"] == bool(info["cuda_architectures"])
+    assert bool(info["cuda_reason"]) == (not info["cuda"])
+
+
+def test_a_device_that_was_not_built_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    record = {"cuda_reason": "no nvcc was found; set CUDA_HOME or CUDACXX"}
+    monkeypatch.setattr(native, "module", lambda: SimpleNamespace(BUILD=record))
+    with pytest.raises(kernels.KernelsUnavailable) as caught:
+        native._call("clipped_sum", torch.device("cuda:0"))
+    assert "a tensor on cuda:0 needs a build with CUDA, got one without (no nvcc was found" in str(caught.value)
+    assert "PRIVKT_CUDA=ON pip install" in str(caught.value)
+
+
+WITHOUT_BUILD = """
+import sys
+sys.meta_path[:] = [f for f in sys.meta_path if "ScikitBuild" not in type(f).__name__]
+sys.path.insert(0, sys.argv[1])
+import torch, privkt.kernels as kernels
+assert kernels.__file__.startswith(sys.argv[1]), kernels.__file__
+assert kernels.is_private()
+for call in (kernels.build_info, lambda: kernels.gaussian_noise(torch.zeros(2), 1.0, bytes(32), 0)):
+    try:
+        call()
+    except kernels.KernelsUnavailable as error:
+        print(error)
+    else:
+        raise SystemExit("fell back in silence")
+"""
+
+
+@pytest.mark.parametrize(
+    ("source", "advice"),
+    [
+        (True, "imported from its source folder, which holds no build; run `pip install -e .` there"),
+        (False, "is missing from this installation; run `pip install --force-reinstall --no-deps privkt`"),
+    ],
+    ids=["source folder", "installation"],
+)
+def test_a_missing_build_breaks_the_first_call_and_not_the_import(tmp_path: Path, source: bool, advice: str) -> None:
+    package = Path(kernels.__file__).parent
+    target = tmp_path / "privkt" / "kernels"
+    target.mkdir(parents=True)
+    (tmp_path / "privkt" / "__init__.py").write_text("")
+    for file in package.glob("*.py"):
+        (target / file.name).write_bytes(file.read_bytes())
+    if source:
+        (tmp_path / "pyproject.toml").write_text("")
+    run = subprocess.run(
+        [sys.executable, "-c", WITHOUT_BUILD, str(tmp_path)], capture_output=True, text=True, cwd=tmp_path, check=False
+    )
+    assert run.returncode == 0, run.stderr
+    lines = run.stdout.splitlines()
+    assert len(lines) == 2
+    for line in lines:
+        assert line.startswith("privkt.kernels: the native module for Python")
+        assert advice in line
+        assert "pip install" in line
