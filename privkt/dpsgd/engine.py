@@ -36,8 +36,9 @@ class _Tap(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
-        ctx.add(ctx.saved_tensors, grad)
-        return (grad, None, None, *(None for _ in ctx.saved_tensors))
+        kept = ctx.saved_tensors  # read once: checkpointing recomputes on the first reading and frees afterwards
+        ctx.add(kept, grad)
+        return (grad, None, None, *(None for _ in kept))
 
 
 class Engine:

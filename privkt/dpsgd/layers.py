@@ -7,14 +7,23 @@ dropout, scaling, rsLoRA and several adapters are exact because PEFT's own forwa
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from privkt.dpsgd.rules import LayerMisuse, Rule, add_products, by_sample, need_samples, register_rule, working
+from privkt.dpsgd.rules import (
+    LayerMisuse,
+    Rule,
+    add_products,
+    by_sample,
+    need_samples,
+    register_rule,
+    weight_of,
+    working,
+)
 
 
 class LinearRule(Rule):
@@ -31,7 +40,7 @@ class LinearRule(Rule):
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
         x = args[0] if args else kwargs["input"]
         need_samples(x, samples)
-        return F.linear(x, weights["weight"], weights["bias"]), (x,)  # type: ignore[arg-type]
+        return F.linear(x, weight_of(weights), weights["bias"]), (x,)
 
     def add_rows(self, module: nn.Module, kept: tuple[Tensor, ...], grad: Tensor, rows: Mapping[str, Tensor]) -> None:
         g = by_sample(grad)
@@ -55,7 +64,7 @@ class Conv1DRule(Rule):
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
         x = args[0] if args else kwargs["x"]
         need_samples(x, samples)
-        return F.linear(x, weights["weight"].t(), weights["bias"]), (x,)  # type: ignore[union-attr]
+        return F.linear(x, weight_of(weights).t(), weights["bias"]), (x,)
 
     def add_rows(self, module: nn.Module, kept: tuple[Tensor, ...], grad: Tensor, rows: Mapping[str, Tensor]) -> None:
         g = by_sample(grad)
@@ -68,12 +77,15 @@ class Conv1DRule(Rule):
 class EmbeddingRule(Rule):
     """`nn.Embedding`: the gradient of each looked-up vector is added to its row; `padding_idx` gets none.
 
+    Gemma's scaled embeddings (`embed_scale` times the vector) are embeddings too.
+
     Edge cases: ids of batch 1 (position ids that are broadcast over the samples) are expanded first, since the sum
     over samples that broadcasting would give cannot be taken apart again.
     """
 
     def handles(self, module: nn.Module) -> bool:
-        return type(module).forward is nn.Embedding.forward
+        scaled = isinstance(module, nn.Embedding) and type(module).__name__.endswith("ScaledWordEmbedding")
+        return scaled or type(module).forward is nn.Embedding.forward
 
     def parameters(self, module: nn.Module) -> tuple[str, ...]:
         return ("weight",)
@@ -81,19 +93,24 @@ class EmbeddingRule(Rule):
     def forward(
         self, module: nn.Module, weights: Mapping[str, Tensor | None], samples: int, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
-        ids = args[0] if args else kwargs["input"]
+        ids = args[0] if args else kwargs.get("input", kwargs.get("input_ids"))
         if module.max_norm is not None or module.scale_grad_by_freq or module.sparse:
             raise LayerMisuse("max_norm, scale_grad_by_freq and sparse must be off")
         if ids.dim() == 2 and ids.shape[0] == 1:
             ids = ids.expand(samples, -1)
         need_samples(ids, samples)
-        return F.embedding(ids, weights["weight"], module.padding_idx), (ids,)  # type: ignore[arg-type]
+        weight, padding = weight_of(weights), module.padding_idx
+        vectors = F.embedding(ids, weight, padding if isinstance(padding, int) else None)
+        scale = getattr(module, "embed_scale", None)
+        return (vectors if scale is None else vectors * torch.as_tensor(scale).to(weight)), (ids,)
 
     def add_rows(self, module: nn.Module, kept: tuple[Tensor, ...], grad: Tensor, rows: Mapping[str, Tensor]) -> None:
         ids = kept[0].reshape(kept[0].shape[0], -1)
         g = by_sample(grad).to(rows["weight"].dtype)
-        if module.padding_idx is not None:
-            g = g.masked_fill(ids.eq(module.padding_idx).unsqueeze(-1), 0)
+        if (scale := getattr(module, "embed_scale", None)) is not None:
+            g = g * torch.as_tensor(scale).to(cast(nn.Embedding, module).weight.dtype).to(g)
+        if isinstance(module.padding_idx, int):
+            g = g.masked_fill((ids == module.padding_idx).unsqueeze(-1), 0)
         sample = torch.arange(ids.shape[0], device=ids.device).unsqueeze(1).expand_as(ids)
         rows["weight"].index_put_((sample, ids), g, accumulate=True)
 
@@ -112,18 +129,18 @@ class LayerNormRule(Rule):
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
         x = args[0] if args else kwargs["input"]
         need_samples(x, samples)
-        shape, eps = module.normalized_shape, module.eps
-        return F.layer_norm(x, shape, weights["weight"], weights["bias"], eps), (x,)  # type: ignore[arg-type]
+        norm = cast(nn.LayerNorm, module)
+        return F.layer_norm(x, norm.normalized_shape, weights["weight"], weights["bias"], norm.eps), (x,)
 
     def add_rows(self, module: nn.Module, kept: tuple[Tensor, ...], grad: Tensor, rows: Mapping[str, Tensor]) -> None:
-        g = working(grad)
-        between = tuple(range(1, g.dim() - len(module.normalized_shape)))  # type: ignore[arg-type]
+        norm, g = cast(nn.LayerNorm, module), working(grad)
+        between = tuple(range(1, g.dim() - len(norm.normalized_shape)))
 
         def total(x: Tensor) -> Tensor:
             return x.sum(between) if between else x
 
         if "weight" in rows:
-            unit = F.layer_norm(working(kept[0]), module.normalized_shape, eps=module.eps)  # type: ignore[arg-type]
+            unit = F.layer_norm(working(kept[0]), norm.normalized_shape, eps=norm.eps)
             rows["weight"].add_(total(g * unit))
         if "bias" in rows:
             rows["bias"].add_(total(g))
@@ -154,12 +171,12 @@ class RMSNormRule(Rule):
         if len(args) != 1 or kwargs:
             raise LayerMisuse("an RMSNorm must be called with its input alone")
         need_samples(args[0], samples)
-        return _norm_with(module, weights["weight"], args[0]), (args[0],)  # type: ignore[arg-type]
+        return _norm_with(module, weight_of(weights), args[0]), (args[0],)
 
     def add_rows(self, module: nn.Module, kept: tuple[Tensor, ...], grad: Tensor, rows: Mapping[str, Tensor]) -> None:
         # nn.RMSNorm without eps takes that of the input's dtype, so such an input keeps its dtype here too.
         x = kept[0] if getattr(module, "eps", 0.0) is None else working(kept[0])
-        ones = torch.ones_like(module.weight, dtype=x.dtype)  # type: ignore[arg-type]
+        ones = torch.ones(x.shape[-1], dtype=x.dtype, device=x.device)
         slope = _norm_with(module, ones, x) - _norm_with(module, torch.zeros_like(ones), x)
         product = working(grad) * working(slope)
         rows["weight"].add_(product.flatten(1, -2).sum(1) if product.dim() > 2 else product)

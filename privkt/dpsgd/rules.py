@@ -77,6 +77,13 @@ def need_samples(x: Tensor, samples: int) -> None:
         raise LayerMisuse(f"its input must have the {samples} samples of the microbatch first, got {came}")
 
 
+def weight_of(weights: Mapping[str, Tensor | None]) -> Tensor:
+    """The detached `weight`, which such a layer always has."""
+    weight = weights["weight"]
+    assert weight is not None
+    return weight
+
+
 def working(x: Tensor) -> Tensor:
     """`x` in the precision rows are computed in: float64 stays, everything else becomes float32."""
     return x if x.dtype in (torch.float32, torch.float64) else x.float()
