@@ -51,6 +51,8 @@ class FDKT(TransferMethod):
     client_roles: ClassVar[tuple[str, ...]] = ("generator", "slm", "local_llm")
     server_roles: ClassVar[tuple[str, ...]] = ("llm", "embedder")
     optional_roles: ClassVar[tuple[str, ...]] = ("embedder", "local_llm")
+    crossing_columns: ClassVar[tuple[str, ...]] = (ARM_COLUMN,)
+    crossing_columns: ClassVar[tuple[str, ...]] = (ARM_COLUMN,)
     config: FDKTConfig
 
     @client_step(once=True)

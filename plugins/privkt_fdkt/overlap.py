@@ -36,7 +36,7 @@ def overlap_report(made: Sequence[str], private: Sequence[str], canaries: Iterab
     }
     planted = [_plain(canary) for canary in canaries]
     if planted:
-        text = "\n".join(_plain(one) for one in made)
+        text = " \n ".join(_plain(one) for one in made)
         found["canaries"] = float(len(planted))
         found["canaries_repeated"] = float(sum(f" {canary} " in f" {text} " for canary in planted))
     return found
