@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import ClassVar
 
 from privkt.config import parse_config
 from privkt.contracts import (
@@ -47,7 +48,7 @@ class Toy(TransferMethod):
     client_roles = ("slm",)
     server_roles = ("llm",)
     optional_roles = ("slm",)
-    log: list[str] = []
+    log: ClassVar[list[str]] = []
     on_call = None
 
     def plan(self, facts, budget):
@@ -95,8 +96,7 @@ class Toy(TransferMethod):
             Provenance("toy", "1", site.data_set_id, {"rows": self.config.rows}),
             charge,
         )
-        return release.map(lambda texts, suffix: Texts(tuple(t + suffix for t in texts.text), texts.label, texts.columns),
-                           public={"suffix": "!"})  # fmt: skip
+        return release.map(_with_suffix, public={"suffix": "!"})
 
     @server_step
     def augment(self, site, published: Mapping[str, Texts]):
@@ -118,6 +118,10 @@ class Toy(TransferMethod):
         rows = site.data.load()
         notes = {"size": site.state.load_json("size"), "texts": list(augmented.text)}
         return Outcome({"all": {"rows": float(len(rows) + len(augmented))}}, notes)
+
+
+def _with_suffix(texts, suffix):
+    return Texts(tuple(t + suffix for t in texts.text), texts.label, texts.columns)
 
 
 class ToyBackend(Backend):

@@ -136,8 +136,12 @@ def test_one_clients_failure_leaves_the_run_resumable(toys, tmp_path):
 
 @pytest.mark.parametrize(
     ("error", "says"),
-    [(MemoryError(), "out of memory"), (OSError(28, "x"), "the disk is full"), (RuntimeError("CUDA out of memory"), "out of memory")],
-)  # fmt: skip
+    [
+        (MemoryError(), "out of memory"),
+        (OSError(28, "x"), "the disk is full"),
+        (RuntimeError("CUDA out of memory"), "out of memory"),
+    ],
+)
 def test_what_a_person_can_mend_is_said(toys, tmp_path, error, says):
     def fail(what):
         raise error
@@ -212,7 +216,8 @@ def test_progress_counts_the_steps(toys, tmp_path):
             self.done.append(note)
 
     class Shown:
-        tasks = {}
+        def __init__(self):
+            self.tasks = {}
 
         def task(self, title, total, unit=""):
             task = self.tasks[title, total] = Task()
