@@ -1,0 +1,167 @@
+"""Plays a method's steps in one process, in memory: what MethodSuite watches."""
+
+from __future__ import annotations
+
+import inspect
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from privkt.contracts import (
+    ClientId,
+    ClientSite,
+    Message,
+    MethodConfig,
+    Outcome,
+    ServerSite,
+    Side,
+    State,
+    Step,
+    TransferMethod,
+)
+from privkt.privacy import Release, private_access_locked
+from privkt.runtime.wire import encode
+from privkt.testing.sites import MemoryState
+
+
+def run_step(method: type[TransferMethod], config: MethodConfig, step: Step, site: Any, received: Any) -> Any:
+    """One step of a new object, as a runtime calls it; a server's step runs with private access locked."""
+    bound = getattr(method(config), step.name)
+    takes_received = len(inspect.signature(bound).parameters) > 1
+    arguments = (site, received) if takes_received else (site,)
+    if step.side is Side.CLIENT:
+        return bound(*arguments)
+    with private_access_locked():
+        return bound(*arguments)
+
+
+def crossing_bytes(message: Message) -> bytes:
+    """A message as it would cross. Raises WireError for what has no encoding."""
+    return encode(message, tuple(getattr(message, "columns", ())))
+
+
+def same_origin(release: Release[Any], other: Release[Any]) -> bool:
+    """Whether both are one draw, perhaps post-processed: equal charge, event and provenance."""
+    return (release.charge, release.event, release.provenance) == (other.charge, other.event, other.provenance)
+
+
+@dataclass
+class Run:
+    """A protocol played to the end. `crossed`: {step: {client: release}}; `answers`: the server's; `outcomes`: kept."""
+
+    crossed: dict[str, dict[ClientId, Release[Any]]] = field(default_factory=dict)
+    answers: dict[str, dict[ClientId, Message]] = field(default_factory=dict)
+    outcomes: dict[ClientId, Outcome] = field(default_factory=dict)
+
+
+Before = Callable[[Step, ClientSite, Any], None]
+
+
+def play(
+    method: type[TransferMethod],
+    config: MethodConfig,
+    clients: Mapping[ClientId, ClientSite],
+    server: ServerSite,
+    before_client: Before | None = None,
+) -> Run:
+    """Plays every step in order. Raises AssertionError when something would cross that must not.
+
+    `before_client(step, site, received)` is called before each client step.
+    """
+    run, steps = Run(), method.steps()
+    to_client: dict[ClientId, Any] = {}
+    to_server: dict[ClientId, Any] = {}
+    for i, step in enumerate(steps):
+        if step.side is Side.SERVER:
+            answer = run_step(method, config, step, server, dict(to_server))
+            to_client = run.answers[step.name] = _checked_answer(step, answer, clients)
+            continue
+        followed = any(later.side is Side.SERVER for later in steps[i + 1 :])
+        to_server = {}
+        for name, site in clients.items():
+            if before_client is not None:
+                before_client(step, site, to_client.get(name))
+            result = run_step(method, config, step, site, to_client.get(name))
+            if isinstance(result, Outcome):
+                assert not followed, f"step {step.name!r}: an Outcome never crosses, and a server step follows"
+                run.outcomes[name] = result
+            elif result is not None:
+                assert isinstance(result, Release), (
+                    f"step {step.name!r}: a client's result must be a Release, an Outcome or None, got "
+                    f"{type(result).__name__}"
+                )
+                crossing_bytes(result.payload)
+                run.crossed.setdefault(step.name, {})[name] = result
+                to_server[name] = result.payload
+    return run
+
+
+def _checked_answer(step: Step, answer: Any, clients: Mapping[ClientId, ClientSite]) -> dict[ClientId, Message]:
+    if answer is None:
+        return {}
+    assert isinstance(answer, Mapping), (
+        f"step {step.name!r}: a server step returns {{client: message}} or None, got {type(answer).__name__}"
+    )
+    strangers = sorted(set(answer) - set(clients))
+    assert not strangers, f"step {step.name!r}: answers clients that do not exist: {', '.join(map(str, strangers))}"
+    for message in answer.values():
+        crossing_bytes(message)
+    return dict(answer)
+
+
+@dataclass
+class Checkpoint:
+    """A client's state and folder at the last release that a step paid for, without anything derived from it."""
+
+    stored: dict[tuple[str, str], Any]
+    folder: Path
+
+
+class Recorder:
+    """Watches one client step and remembers where it could be resumed from after its last paid release."""
+
+    def __init__(self, state: MemoryState, folder: Path) -> None:
+        self._before = dict(state.stored)
+        self._folder = folder
+        self._copies = Path(tempfile.mkdtemp(prefix="privkt-checkpoint-"))
+        self.roots: dict[str, Release[Any]] = {}
+        self.checkpoint = self._taken()
+        state.on_release = self._saved
+
+    def earlier(self) -> list[Release[Any]]:
+        """The releases that earlier steps had stored."""
+        return [value for (kind, _), value in self._before.items() if kind == "release"]
+
+    def knows(self, release: Release[Any]) -> bool:
+        """Whether `release` comes from one that is stored."""
+        return any(same_origin(release, other) for other in [*self.roots.values(), *self.earlier()])
+
+    def restore(self, folder: Path) -> MemoryState:
+        """The checkpoint's state, and its files in place of those of `folder`."""
+        shutil.rmtree(folder)
+        shutil.copytree(self.checkpoint.folder, folder)
+        return MemoryState(self.checkpoint.stored)
+
+    def close(self) -> None:
+        """Deletes the copies."""
+        shutil.rmtree(self._copies)
+
+    def _saved(self, name: str, release: Release[Any]) -> None:
+        if not self.knows(release):
+            self.roots[name] = release
+            self.checkpoint = self._taken()
+
+    def _taken(self) -> Checkpoint:
+        copied = self._copies / str(len(self.roots))
+        shutil.copytree(self._folder, copied, dirs_exist_ok=True)
+        roots = {("release", name): release for name, release in self.roots.items()}
+        return Checkpoint({**self._before, **roots}, copied)
+
+
+def memory_of(state: State) -> MemoryState:
+    """The same state, known to be in memory."""
+    assert isinstance(state, MemoryState), "the suite's sites keep their state in a MemoryState"
+    return state
