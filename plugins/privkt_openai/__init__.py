@@ -1,0 +1,1 @@
+"""Backend `openai`: any server that speaks the OpenAI HTTP interface."""
