@@ -20,7 +20,7 @@ from privkt.privacy.errors import (
     UnprotectedRelease,
 )
 from privkt.privacy.filters import Cost
-from privkt.privacy.guarantee import Guarantee, Kind, rounded_up
+from privkt.privacy.guarantee import Guarantee, Kind, rounded_down, rounded_up
 
 if TYPE_CHECKING:
     from dp_accounting import DpEvent
@@ -76,7 +76,8 @@ def need_room(name: str, account: Account, cost: Cost) -> None:
     raise BudgetExceeded(
         f"ledger {name}: all charges together must stay within the cap by the {account.filter.name} filter; asked "
         f"epsilon = {rounded_up(cost.epsilon)}, delta = {rounded_up(cost.delta, 3)}, left epsilon = "
-        f"{left.epsilon:.4g}, delta = {left.delta:.3g}; ask for less, or raise the cap with a recorded reason",
+        f"{rounded_down(left.epsilon)}, delta = {rounded_down(left.delta, 3)}; "
+        "ask for less, or raise the cap with a recorded reason",
         left=(left.epsilon, left.delta),
         asked=(cost.epsilon, cost.delta),
     )

@@ -93,7 +93,8 @@ class Store:
             try:
                 yield Transaction(connection, self._entries(connection))
             except BaseException:
-                connection.execute("ROLLBACK")
+                if connection.in_transaction:  # SQLite itself rolls back when the disk is full
+                    connection.execute("ROLLBACK")
                 raise
             connection.execute("COMMIT")
 

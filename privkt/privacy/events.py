@@ -91,11 +91,14 @@ def _uniform_answers(epsilon: float) -> float:
 def pure_epsilon_of(noise_parameter: float) -> float:
     """The epsilon of binary randomized response that answers uniformly with probability `noise_parameter`.
 
-    Edge cases: of the epsilons that a `pure_event` of this parameter may have been made from, the one of 12 digits.
+    Edge cases: of the epsilons that a `pure_event` of this parameter may have been made from, the shortest decimal.
     """
     found = math.log(2 - noise_parameter) - math.log(noise_parameter)
-    short = float(f"{found:.12g}")
-    return short if _uniform_answers(short) == noise_parameter else found
+    for digits in (6, 9, 12):
+        short = float(f"{found:.{digits}g}")
+        if _uniform_answers(short) == noise_parameter:
+            return short
+    return found
 
 
 def zcdp_event(rho: float) -> DpEvent:

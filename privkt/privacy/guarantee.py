@@ -6,7 +6,7 @@ import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from decimal import ROUND_CEILING, Context, Decimal
+from decimal import ROUND_CEILING, ROUND_FLOOR, Context, Decimal
 from enum import StrEnum
 from typing import Any
 
@@ -52,10 +52,19 @@ def default_delta(n: int) -> float:
 
 def rounded_up(value: float, digits: int = 4) -> str:
     """A number to `digits` significant digits, never smaller than it is; "inf" stays "inf"."""
+    return _rounded(value, digits, ROUND_CEILING)
+
+
+def rounded_down(value: float, digits: int = 4) -> str:
+    """A number >= 0 to `digits` significant digits, never larger than it is."""
+    return _rounded(value, digits, ROUND_FLOOR)
+
+
+def _rounded(value: float, digits: int, direction: str) -> str:
     if math.isinf(value):
         return "inf"
-    up = Context(prec=digits, rounding=ROUND_CEILING).create_decimal(Decimal(repr(float(value)))).normalize()
-    return f"{up:f}" if -4 <= up.adjusted() < 16 else f"{up:e}"
+    near = Context(prec=digits, rounding=direction).create_decimal(Decimal(repr(float(value)))).normalize()
+    return f"{near:f}" if -4 <= near.adjusted() < 16 else f"{near:e}"
 
 
 @dataclass(frozen=True)
@@ -137,7 +146,7 @@ class Guarantee:
         text = f"epsilon = {rounded_up(self.epsilon)}"
         if self.metric is not None:
             text += f" per {self.metric_scale:g} of {self.metric} distance"
-        text += f", delta = {rounded_up(self.delta, 3) if self.delta else '0'}"
+        text += f", delta = {rounded_up(self.delta, 3)}"
         if self.rho is not None:
             text += f" (rho = {rounded_up(self.rho)} zCDP)"
         text += f", {about}"

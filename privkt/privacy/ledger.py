@@ -18,7 +18,7 @@ from privkt.privacy._chain import Entry, canonical
 from privkt.privacy._store import Store, Transaction
 from privkt.privacy.errors import ChargeConflict, LedgerMismatch, LedgerTampered, RefusedInput
 from privkt.privacy.filters import Filter
-from privkt.privacy.guarantee import Guarantee, Neighbouring, Unit
+from privkt.privacy.guarantee import Guarantee, Neighbouring, Unit, rounded_up
 from privkt.privacy.spending import Cap, Charge, ChargeStatus, Left, Spent
 
 if TYPE_CHECKING:
@@ -291,10 +291,9 @@ class Ledger:
         """One sentence for reports: what this data set has spent of its cap, and any infinite spend."""
         account = self._account()
         rule = account.filter
-        return (
-            f"data set {self.name}: spent {account.spent()}, of a cap of epsilon = {rule.cap_epsilon:g}, "
-            f"delta = {rule.cap_delta:g} ({account.unit} level, {rule.neighbouring}, {len(account.charges)} charges)"
-        )
+        cap = f"epsilon = {rounded_up(rule.cap_epsilon)}, delta = {rounded_up(rule.cap_delta, 3)}"
+        about = f"{account.unit} level, {rule.neighbouring}, {len(account.charges)} charges"
+        return f"data set {self.name}: spent {account.spent()}, of a cap of {cap} ({about})"
 
     def _account(self) -> Account:
         return Account.of(self.name, self._store.read())

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from privkt.privacy import Guarantee, InvalidGuarantee, Kind, Neighbouring, Unit, default_delta
-from privkt.privacy.guarantee import rounded_up
+from privkt.privacy.guarantee import rounded_down, rounded_up
 
 finite = st.floats(min_value=0, max_value=1e6, allow_nan=False)
 
@@ -44,6 +44,12 @@ def test_a_printed_number_is_never_smaller(value):
     printed = Decimal(rounded_up(value))
     assert float(printed) >= value
     assert printed <= Decimal(value) * Decimal("1.001")
+
+
+@given(st.floats(min_value=1e-300, max_value=1e300))
+def test_what_is_left_is_never_printed_larger(value):
+    assert float(rounded_down(value)) <= value
+    assert rounded_down(0.0) == rounded_up(0.0) == "0"
 
 
 @given(guarantees())
