@@ -110,12 +110,12 @@ def balanced_prompts(
     prompts: list[Prompt] = []
     for number in range(config.prompts):
         label = template.labels[number % len(template.labels)]
-        shown_labels = [label, *queues.others(label, template.labels, config.labels_per_prompt - 1)]
-        shown = [row for one in shown_labels for row in queues.take(one, config.demonstrations)]
+        others = queues.others(label, template.labels, config.labels_per_prompt - 1)
+        shown = queues.shuffled([row for one in others for row in queues.take(one, config.demonstrations)])
+        # The wanted label's own texts stand last: small models follow what they read last.
+        shown += queues.take(label, config.demonstrations)
         wanted.append(label)
-        prompts.append(
-            augmentation_prompt(queues.shuffled(shown), label, template, chat=chat, texts=config.llm.texts_per_prompt)
-        )
+        prompts.append(augmentation_prompt(shown, label, template, chat=chat, texts=config.llm.texts_per_prompt))
     return wanted, prompts
 
 

@@ -52,7 +52,6 @@ class FDKT(TransferMethod):
     server_roles: ClassVar[tuple[str, ...]] = ("llm", "embedder")
     optional_roles: ClassVar[tuple[str, ...]] = ("embedder", "local_llm")
     crossing_columns: ClassVar[tuple[str, ...]] = (ARM_COLUMN,)
-    crossing_columns: ClassVar[tuple[str, ...]] = (ARM_COLUMN,)
     config: FDKTConfig
 
     @client_step(once=True)

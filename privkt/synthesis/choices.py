@@ -15,6 +15,8 @@ _VERDICT = re.compile(
     r"^\W*(?:(?:text|sample|no\.?|number)\s*)?(\d{1,4})\s*[.):\]\-–=]*\s*\**\s*(keep|yes|kept|good|remove|drop|no|discard|reject|bad)\b",
     re.I | re.M,
 )
+# "1. [world] Ministers met ..." repeats the texts that are kept; numbers inside them mean nothing.
+_REPEATED = re.compile(r"^\s*(\d{1,4})[.)]\s+(?=\D{2})(?=.*[^\W\d]{2})", re.M)
 _KEEP_WORDS = frozenset({"keep", "yes", "kept", "good"})
 _KEEP = re.compile(r"\b(?:keep(?:ing)?|kept|select(?:ed)?|choose|chosen|retain(?:ed)?)\b", re.I)
 _DROP = re.compile(
@@ -47,6 +49,8 @@ def kept_positions(answer: str, count: int) -> tuple[int, ...] | None:
     if marks:
         answer = answer[marks[-1].end() :]
         answer = next((line for line in answer.splitlines() if line.strip()), "")
+    elif repeated := _REPEATED.findall(answer):
+        return _positions([int(number) for number in repeated], count)
     elif brackets := [found for found in _BRACKETS.findall(answer) if found.strip()]:
         # One list, the last; or single numbers, each in brackets of its own.
         lists = [found for found in brackets if len(_numbers(found)) > 1]

@@ -36,6 +36,7 @@ CASES = [
     ("Text 1 - keep\nText 2 - discard", (0,)),
     ('{"keep": [1, 5]}', (0, 4)),
     ("Keep: 1, 3\n\n6. [sports] They won 3 games", (0, 2)),
+    ("1. [world] Ministers met 4 times\n3. [world] Rain fell for 2 days", (0, 2)),
     ("", None),
     ("   \n", None),
     ("These texts look fine to me", None),
