@@ -77,7 +77,9 @@ def quickstart(
     llm: Annotated[str | None, typer.Option(help="The model's name at --base-url.")] = None,
     epsilon: Annotated[float, typer.Option(help="Epsilon of the private training.")] = 8.0,
     size: Annotated[int, typer.Option(help="How many records to make up.", min=100)] = 500,
-    seed: Annotated[int, typer.Option(help="Seed of everything but the noise.")] = 0,
+    seed: Annotated[
+        int | None, typer.Option(help="Seed of the made-up records and of everything but the noise; drawn by default.")
+    ] = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Fetch the small models without asking.")] = False,
 ) -> None:
     """Watch private records go through FDKT, end to end, on this machine."""

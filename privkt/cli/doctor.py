@@ -62,7 +62,7 @@ def examine() -> dict[str, Any]:
 
 
 def _state_folder() -> Any:
-    from privkt.privacy.ledger import state_folder
+    from privkt.privacy.state import state_folder
 
     return state_folder()
 

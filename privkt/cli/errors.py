@@ -15,13 +15,14 @@ def exit_code_of(error: BaseException) -> int:
     """Prints what went wrong and returns the exit code: 2 refused input, 1 failed while running."""
     from privkt.contracts import BackendError
     from privkt.privacy import PrivacyError, RefusedInput
+    from privkt.runtime.errors import RunError
 
     if os.environ.get("PRIVKT_DEBUG"):
         traceback.print_exception(error)
     if isinstance(error, RefusedInput):
         err.print(f"[red]refused:[/red] {_plain(error)}")
         return REFUSED
-    if isinstance(error, (BackendError, PrivacyError)) or type(error).__name__ == "RunFailed":
+    if isinstance(error, (BackendError, PrivacyError, RunError)):
         err.print(f"[red]failed:[/red] {_plain(error)}")
         return FAILED
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:

@@ -22,6 +22,8 @@ from rich.progress import (
 )
 
 out = Console(highlight=False, soft_wrap=True)
+if not out.is_terminal:
+    out.width = 140  # a file or a pipe has no width: tables keep their columns
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 

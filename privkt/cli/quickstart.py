@@ -1,0 +1,201 @@
+"""`privkt quickstart`: the main job on this machine with small real models, from records to a report."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import random
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from privkt.cli.output import err, out, progress
+
+# One row in five of a file is held out; by place, not by seed, so that the data behind a name stay the same.
+HOLD_OUT = 5
+TEST_ROWS = 400
+CONTROL = "Topic: {label}"
+
+
+def quickstart(
+    *,
+    output: Path | None,
+    data: Path | None,
+    name: str | None,
+    model: Path | None,
+    encoder: Path | None,
+    base_url: str | None,
+    llm: str | None,
+    epsilon: float,
+    size: int,
+    seed: int | None,
+    yes: bool,
+) -> None:
+    """Runs FDKT and its two nearest baselines, and says where the report lies."""
+    from privkt.cli.running import execute, new_folder
+    from privkt.config import parse_config
+    from privkt.privacy import RefusedInput
+    from privkt.runtime.models import find_model
+
+    begun = time.monotonic()
+    if (base_url is None) != (llm is None):
+        raise RefusedInput("quickstart: --base-url and --llm go together; give the server and the model's name there")
+    folder = (output or new_folder("quickstart")).absolute()
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise RefusedInput(f"quickstart: {folder} must be new or empty; name another folder with --output")
+    seed = random.SystemRandom().randrange(10**6) if seed is None else seed
+    with progress() as shown:
+        confirm = None if yes else _confirm
+        generator = find_model("smollm2-135m-instruct", path=model, allow_download=yes, confirm=confirm, progress=shown)
+        small = find_model("all-minilm-l6-v2", path=encoder, allow_download=yes, confirm=confirm, progress=shown)
+    if data is None:
+        train, test, facts = _made_up(folder, size, seed)
+        out.print(
+            f"{size} made-up clinic messages, {len(facts['canaries'])} of them with a planted name or number (seed {seed})"
+        )
+    else:
+        train, test, facts = _from_file(folder, data, name)
+        out.print(f"{facts['size']} records of {data.name} to learn from, the other fifth held out")
+    large = {"backend": "openai", "base_url": base_url, "model": llm} if base_url else _local(generator)
+    config = parse_config(
+        quickstart_config(facts, train, test, generator=generator, small=small, llm=large, epsilon=epsilon, seed=seed)
+    )
+    execute(config, folder / "run")
+    if base_url is None:
+        out.print(
+            "\nThe large model of this run was no larger than the generator: it shows the way, not the gain. With a real "
+            "one:\n  privkt quickstart --base-url http://127.0.0.1:8000/v1 --llm NAME"
+        )
+    out.print(f"{time.monotonic() - begun:.0f} s in all")
+
+
+def quickstart_config(
+    facts: Mapping[str, Any],
+    train: Path,
+    test: Path,
+    *,
+    generator: Path,
+    small: Path,
+    llm: Mapping[str, Any],
+    epsilon: float = 8.0,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """The config as plain values; also written as `config.yaml` for the user to go on from."""
+    size, labels = facts["size"], list(facts["labels"])
+    batch = min(128, size // 2)
+    held = {"source": "json", "text": "text", "label": "label", "labels": labels}
+    return {
+        "method": "fdkt",
+        "budget": {"epsilon": epsilon},
+        "client": {"data": {**held, "name": facts["name"], "size": size, "path": str(train)}},
+        "models": {
+            "generator": {**_local(generator), "lora": {"rank": 8}},
+            "slm": _local(small),
+            "llm": dict(llm),
+            "embedder": _local(small),
+        },
+        "evaluation": {"data": {**held, "path": str(test)}},
+        "seed": seed,
+        "fdkt": {
+            "template": {"control": CONTROL},
+            "samples_per_label": max(1, 200 // len(labels)),
+            "max_tokens": 40,
+            "min_words": 6,
+            "prompts": 100,
+            "demonstrations": 1,
+            "llm": {"max_tokens": 40, "layout": "auto"},
+            "generator": {
+                "epochs": 16 * batch / size,
+                "batch_size": batch,
+                "max_length": 48,
+                "learning_rate": 2e-3,
+            },
+            "slm": {"trainable": "head", "weights": [0.1, 0.3, 1.0]},
+            "baselines": ["private", "synthetic", "private+synthetic"],
+            "canaries": list(facts["canaries"]),
+        },
+    }
+
+
+def _local(folder: Path) -> dict[str, Any]:
+    return {"backend": "transformers", "model": str(folder)}
+
+
+def _made_up(folder: Path, size: int, seed: int) -> tuple[Path, Path, dict[str, Any]]:
+    from privkt.evaluation.sample_records import LABELS, sample_records
+
+    records = sample_records(size, seed=seed)
+    # The held-out records come from another stream of the same seed and carry no planted names.
+    held_out = sample_records(TEST_ROWS, seed=seed + 10**9, canary_share=0.0)
+    train = _write(folder / "records" / "train.jsonl", list(zip(records.text, records.label, strict=True)))
+    test = _write(folder / "records" / "test.jsonl", list(zip(held_out.text, held_out.label, strict=True)))
+    facts = {"name": f"quickstart-{seed}", "size": size, "labels": LABELS, "canaries": records.canaries}
+    return train, test, facts
+
+
+def _from_file(folder: Path, path: Path, name: str | None) -> tuple[Path, Path, dict[str, Any]]:
+    from privkt.privacy import RefusedInput
+
+    rows = _read(path)
+    labels = sorted({label for _, label in rows})
+    if not 2 <= len(labels) <= 20:
+        raise RefusedInput(f"quickstart: --data must hold 2 to 20 labels, got {len(labels)}; use a config for more")
+    train = [row for i, row in enumerate(rows) if i % HOLD_OUT]
+    if len(train) < 100:
+        raise RefusedInput(
+            f"quickstart: --data must hold at least 125 rows, got {len(rows)}; private training needs more"
+        )
+    err.print(
+        f"taken as public: the {len(labels)} labels and N = {len(train)}. In a config you declare both yourself; if even "
+        "they are private, stop now"
+    )
+    facts = {"name": name or path.stem, "size": len(train), "labels": labels, "canaries": ()}
+    return (
+        _write(folder / "records" / "train.jsonl", train),
+        _write(folder / "records" / "test.jsonl", [row for i, row in enumerate(rows) if i % HOLD_OUT == 0]),
+        facts,
+    )
+
+
+def _read(path: Path) -> list[tuple[str, str]]:
+    """(text, label) rows of JSONL or CSV. Raises RefusedInput naming line and rule, never a value."""
+    from privkt.privacy import RefusedInput
+
+    try:
+        content = path.read_bytes().decode("utf-8-sig")
+    except (FileNotFoundError, IsADirectoryError):
+        raise RefusedInput(f"quickstart: no file at {path}; give JSONL or CSV with columns text and label") from None
+    except UnicodeDecodeError as error:
+        raise RefusedInput(f"quickstart: {path} must be UTF-8, and byte {error.start} is not; convert it") from None
+    rows = []
+    if path.suffix.lower() == ".csv":
+        found: Any = csv.DictReader(io.StringIO(content))
+    else:
+        try:
+            found = [json.loads(line) for line in content.splitlines() if line.strip()]
+        except ValueError:
+            raise RefusedInput("quickstart: --data must be JSON, one object a line, or CSV with a header") from None
+    for number, row in enumerate(found, 1):
+        text, label = (row.get("text"), row.get("label")) if isinstance(row, dict) else (None, None)
+        if not isinstance(text, str) or not text.strip() or label is None or str(label).strip() == "":
+            raise RefusedInput(f"quickstart: record {number} of {path.name} must have a text and a label; mend it")
+        rows.append((text, str(label)))
+    return rows
+
+
+def _write(path: Path, rows: list[tuple[str, str]]) -> Path:
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps({"text": t, "label": label}, ensure_ascii=False) + "\n" for t, label in rows))
+    return path
+
+
+def _confirm(question: str) -> bool:
+    import typer
+
+    if not sys.stdin.isatty():
+        err.print(f"{question} Nobody is here to answer: say --yes, or give --model and --encoder")
+        return False
+    return typer.confirm(question)

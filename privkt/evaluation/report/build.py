@@ -1,0 +1,176 @@
+"""A run directory to `report.json` values: nothing is computed here that the run or its ledgers do not hold."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import privkt
+from privkt.config import ClientConfig, RunConfig
+from privkt.contracts import Outcome, TransferMethod
+from privkt.evaluation.report.summary import over_seeds
+from privkt.plugins import get_manager
+from privkt.privacy import Ledger
+from privkt.privacy.guarantee import rounded_up
+from privkt.runtime.accounts import is_of_run
+from privkt.runtime.cards import planned
+from privkt.runtime.gate import read_manifest
+from privkt.runtime.results import stored_outcomes
+from privkt.runtime.run_directory import RunDirectory
+
+FORMAT = 1
+
+
+def build_report(path: Path | str) -> dict[str, Any]:
+    """Everything the report shows, as JSON values.
+
+    Guarantee: `trainings` of a client gives noise_multiplier, sampling_rate, steps, delta and epsilon as charged; its
+    `ledger.events` let anybody account for them again with dp-accounting alone.
+    Raises: RefusedInput, when there is no run at `path` or its ledgers are missing or tampered with.
+    """
+    run = RunDirectory.open(path)
+    config = run.config()
+    manager = get_manager()
+    method: type[TransferMethod] = manager.load("method", config.method)
+    outcomes = stored_outcomes(run, method)
+    plans = {c.name: method(method.Config.model_validate(config.method_config)) for c in config.clients}
+    clients = {
+        client.name: _client(run, config, client, outcomes.get(client.name, {}), plans[client.name])
+        for client in config.clients
+    }
+    not_covered: dict[str, None] = {}
+    for client in clients.values():
+        not_covered |= dict.fromkeys(client.pop("not_covered"))
+    events = run.events()
+    return {
+        "format": FORMAT,
+        "privkt": privkt.__version__,
+        "method": config.method,
+        "method_title": (method.__doc__ or config.method).strip().split("\n")[0].rstrip("."),
+        "run_id": run.run_id,
+        "created": events[0]["time"] if events else "",
+        "finished": any(event["event"] == "finished" for event in events),
+        "seeds": list(config.seeds),
+        "models": {
+            role: {"backend": m.backend, "model": _public_model(m.options)} for role, m in config.models.items()
+        },
+        "clients": clients,
+        "epsilon_statement": _together(clients),
+        "crossed": [
+            {
+                "client": c.client,
+                "step": c.step,
+                "scope": c.scope,
+                "message": c.message,
+                "rows": c.rows,
+                "bytes": c.size_bytes,
+                "sha256": c.sha256,
+            }
+            for c in read_manifest(run)
+        ],
+        "not_covered": list(not_covered),
+        "seconds": _seconds(events),
+    }
+
+
+def _client(
+    run: RunDirectory, config: RunConfig, client: ClientConfig, outcomes: Mapping[int, Outcome], method: TransferMethod
+) -> dict[str, Any]:
+    not_covered = _not_covered(config, client, method)
+    scores = over_seeds(outcome.scores for outcome in outcomes.values())
+    first = next(iter(outcomes.values()), Outcome())
+    ledger, trainings = _ledger(run, client)
+    return {
+        "data": {"name": client.data.name, "size": client.data.size, "labels": list(client.data.labels or ())},
+        "trainings": trainings,
+        "ledger": ledger,
+        "scores": {
+            arm: {metric: {"mean": s.mean, "deviation": s.deviation, "seeds": s.seeds} for metric, s in metrics.items()}
+            for arm, metrics in scores.items()
+        },
+        "seeds": len(outcomes),
+        "notes": {str(seed): dict(outcome.notes) for seed, outcome in outcomes.items()},
+        "first_notes": dict(first.notes),
+        "not_covered": not_covered,
+    }
+
+
+def _not_covered(config: RunConfig, client: ClientConfig, method: TransferMethod) -> list[str]:
+    """What the method's plan says is not covered."""
+    from privkt.contracts import PublicFacts
+    from privkt.privacy import Budget, default_delta
+
+    limits = client.budget or config.budget
+    delta = default_delta(client.data.size) if limits.delta is None else limits.delta
+    facts = PublicFacts(client.name, client.data.size, client.data.labels)
+    budget = Budget(
+        limits.epsilon, delta, unit=limits.unit, neighbouring=limits.neighbouring, reproduce=limits.reproduce
+    )
+    return list(method.plan(facts, budget).not_covered)
+
+
+def _ledger(run: RunDirectory, client: ClientConfig) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    ledger = Ledger.open(client.data.name)
+    ledger.verify(run.heads().get(client.data.name))
+    spent, left, cap = ledger.spent(), ledger.left(), ledger.cap
+    trainings = []
+    bodies = [entry.body for entry in ledger.entries() if entry.kind == "charge"]
+    for charge, event, body in zip(ledger.charges(), ledger.events(), bodies, strict=True):
+        if not is_of_run(body["run_id"], run.run_id):
+            continue
+        guarantee = charge.planned
+        for entry in planned(event, guarantee):
+            trainings.append(
+                {
+                    "purpose": body["purpose"],
+                    "unit": str(guarantee.unit),
+                    "neighbouring": str(guarantee.neighbouring),
+                    "replace_one_epsilon": guarantee.replace_one_epsilon,
+                    "slack_delta": body["slack_delta"],
+                    "declared": body["declared"],
+                    "taken": ledger.status(charge.id).taken,
+                    "guarantee": str(guarantee),
+                    **entry,
+                }
+            )
+    return {
+        "name": ledger.name,
+        "statement": ledger.statement(),
+        "spent": {"epsilon": _finite(spent.epsilon), "delta": spent.delta, "infinite": spent.infinite},
+        "left": {"epsilon": _finite(left.epsilon), "delta": left.delta},
+        "cap": {"epsilon": cap.epsilon, "delta": cap.delta},
+        "filter": spent.filter,
+        "charges": len(bodies),
+        "head": ledger.head(),
+        "events": [body["event"] for body in bodies if is_of_run(body["run_id"], run.run_id)],
+    }, trainings
+
+
+def _finite(value: float) -> float | str:
+    return value if value < float("inf") else "inf"
+
+
+def _public_model(options: Mapping[str, Any]) -> str:
+    return Path(str(options.get("model", ""))).name
+
+
+def _together(clients: Mapping[str, Mapping[str, Any]]) -> str:
+    spent = [c["ledger"]["spent"]["epsilon"] for c in clients.values()]
+    if len(spent) < 2:
+        return ""
+    if "inf" in spent:
+        return "Over all clients: epsilon is infinite for the data sets that say so."
+    return (
+        f"Over all clients: epsilon = {rounded_up(max(spent))} (the maximum) if nobody has data at two of them, which "
+        f"cannot be checked; otherwise up to {rounded_up(sum(spent))} (the sum)."
+    )
+
+
+def _seconds(events: list[dict[str, Any]]) -> dict[str, float]:
+    found: dict[str, float] = {}
+    for event in events:
+        if event["event"] == "done":
+            name = f"{event['site']}: {event['step']}"
+            found[name] = found.get(name, 0.0) + float(event["seconds"])
+    return found
