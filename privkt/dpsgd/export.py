@@ -25,13 +25,8 @@ _LORA = (
     "r", "lora_alpha", "lora_dropout", "target_modules", "bias", "use_rslora", "fan_in_fan_out", "layers_to_transform",
     "layers_pattern", "rank_pattern", "alpha_pattern", "exclude_modules", "target_parameters", "lora_bias",
 )  # fmt: skip
-_PROMPT = (
-    "num_transformer_submodules",
-    "num_attention_heads",
-    "num_layers",
-    "encoder_hidden_size",
-    "prefix_projection",
-)
+_PROMPT = ("num_transformer_submodules", "num_attention_heads", "num_layers")
+_PREFIX = (*_PROMPT, "encoder_hidden_size", "prefix_projection")
 UNNAMED = "undeclared-base-model"
 
 
@@ -86,11 +81,12 @@ def _adapter(model: Any) -> str:
 
 def _adapter_config(model: Any, model_name: str) -> dict[str, Any]:
     config = model.peft_config[_adapter(model)]
-    known = _COMMON + (_PROMPT if config.is_prompt_learning else _LORA)
+    kind = _plain(config.peft_type)
+    known = _COMMON + {"PROMPT_TUNING": _PROMPT, "PREFIX_TUNING": _PREFIX}.get(kind, _LORA)
     values = {name: _plain(getattr(config, name)) for name in known if hasattr(config, name)}
     values["base_model_name_or_path"] = model_name
     values["inference_mode"] = True
-    if values["peft_type"] == "PROMPT_TUNING":
+    if kind == "PROMPT_TUNING":
         values["prompt_tuning_init"] = "RANDOM"  # how it began; an initial text stays here
     return values
 

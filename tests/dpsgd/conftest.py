@@ -78,6 +78,7 @@ MODELS: dict[str, Callable[[], nn.Module]] = {
     "llama-biased": lambda: _llama(attention_bias=True, mlp_bias=True),
     "llama-lora": lambda: _lora(_llama()),
     "llama-rslora": lambda: _lora(_llama(), use_rslora=True),
+    "llama-lora-dropout": lambda: _lora(_llama(attention_dropout=0.4), lora_dropout=0.5),
     "llama-lora-head": lambda: _lora(_llama(), modules_to_save=["lm_head"]),
     "llama-lora-bias": lambda: _lora(_llama(attention_bias=True), bias="all"),
     "llama-prompt": lambda: _prompted(PromptTuningConfig, _llama()),
@@ -182,10 +183,17 @@ class Helpers:
         return PrivateTraining(model, **{**settings, **changes})
 
     @staticmethod
-    def run(training: PrivateTraining, stop_after: int | None = None) -> None:
-        """The loop, to its end or until so many logical steps are done."""
+    def run(
+        training: PrivateTraining,
+        stop_after: int | None = None,
+        change: Callable[[Tensor], Any] = lambda losses: losses,
+        times: int = 1,
+    ) -> None:
+        """The loop, to its end or until so many logical steps are done; `change` is done to the losses."""
         for batch in training:
-            training.step(training.causal_lm_losses(batch))
+            losses = change(training.causal_lm_losses(batch))
+            for _ in range(times):
+                training.step(losses)
             if stop_after is not None and training.steps_taken >= stop_after:
                 break
 

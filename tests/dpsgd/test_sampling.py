@@ -1,0 +1,94 @@
+"""Poisson sampling: exact rates, independent draws, fixed microbatches."""
+
+import hashlib
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from privkt.dpsgd import Keys, RefusedTraining
+from privkt.dpsgd.sampling import PoissonSampler, microbatches
+
+FALSE_ALARM = 1e-6
+
+
+def test_a_draw_is_words_of_the_key_stream_below_the_threshold():
+    key = bytes(range(32))
+    stream = hashlib.shake_256(b"privkt poisson\0" + key + (5).to_bytes(8, "little")).digest(8 * 100)
+    words = [int.from_bytes(stream[8 * i : 8 * i + 8], "little") for i in range(100)]
+    expected = [i for i, word in enumerate(words) if word * 100 < 30 * 2**64]
+    assert PoissonSampler(100, 30, key).draw(5).tolist() == expected
+
+
+@given(size=st.integers(1, 10**9), data=st.data())
+def test_the_rate_is_rounded_down_by_less_than_two_to_the_minus_64(size, data):
+    batch = data.draw(st.integers(1, size))
+    threshold = PoissonSampler(size, batch, bytes(32)).threshold
+    assert threshold * size <= batch * 2**64 < (threshold + 1) * size
+
+
+def test_everyone_is_drawn_at_rate_one():
+    assert PoissonSampler(7, 7, bytes(32)).draw(0).tolist() == list(range(7))
+
+
+def test_record_frequencies_and_batch_sizes_are_those_of_poisson_sampling():
+    """Chi-square over records and Kolmogorov over batch sizes, false alarm 1e-6 in all."""
+    size, batch, steps = 50, 10, 4000
+    sampler = PoissonSampler(size, batch, Keys.for_tests(1).sampler)
+    drawn = np.zeros((steps, size))
+    for step in range(steps):
+        drawn[step, sampler.draw(step)] = 1
+    rate = batch / size
+    z = (drawn.sum(0) - steps * rate) / math.sqrt(steps * rate * (1 - rate))
+    assert stats.chi2.sf(float((z**2).sum()), size) > FALSE_ALARM / 3
+    sizes = np.bincount(drawn.sum(1).astype(int), minlength=size + 1)
+    expected = steps * stats.binom.pmf(np.arange(size + 1), size, rate)
+    kept = expected >= 5
+    table = [np.append(v[kept], v[~kept].sum()) for v in (sizes, expected)]
+    assert stats.chisquare(*table).pvalue > FALSE_ALARM / 3
+    together = drawn[:, 0] * drawn[:, 1]
+    assert stats.binomtest(int(together.sum()), steps, rate**2).pvalue > FALSE_ALARM / 3
+
+
+def test_a_shuffled_sampler_would_fail_the_batch_size_test():
+    """The planted fault: fixed batches of 10, whose sizes never vary."""
+    sizes = np.zeros(51)
+    sizes[10] = 4000
+    expected = 4000 * stats.binom.pmf(np.arange(51), 50, 0.2)
+    assert stats.chisquare(sizes, expected).pvalue < FALSE_ALARM
+
+
+@given(n=st.integers(0, 40), size=st.integers(1, 9))
+def test_microbatches_have_one_shape_and_cover_each_record_once(n, size):
+    indices = np.arange(100, 100 + n)
+    pieces = list(microbatches(indices, size))
+    assert all(len(rows) == len(mask) == size for rows, mask in pieces)
+    real = [i for rows, mask in pieces for i, counts in zip(rows, mask, strict=True) if counts]
+    assert real == indices.tolist()
+    assert len(pieces) == max(1, math.ceil(n / size))
+
+
+def test_an_empty_draw_is_one_masked_microbatch():
+    assert list(microbatches(np.arange(0), 3)) == [([0, 0, 0], [False] * 3)]
+
+
+def test_fresh_keys_are_distinct_and_never_printed():
+    a, b = Keys.fresh(), Keys.fresh()
+    assert len({a.sampler, a.noise, b.sampler, b.noise}) == 4
+    assert not a.public
+    assert a.noise.hex() not in repr(a)
+    assert repr(a.sampler) not in repr(a)
+
+
+def test_keys_of_another_length_are_refused():
+    with pytest.raises(RefusedTraining, match="32 bytes each"):
+        Keys(bytes(16), bytes(32))
+
+
+@pytest.mark.parametrize("batch", [0, 8])
+def test_a_batch_outside_the_data_is_refused(batch):
+    with pytest.raises(RefusedTraining, match="between 1 and N = 7"):
+        PoissonSampler(7, batch, bytes(32))

@@ -1,0 +1,118 @@
+"""The rehearsal before the first step: it finds wrong models and wrong rules, costs nothing and disturbs nothing."""
+
+import pytest
+import torch
+from torch import nn
+
+from privkt.dpsgd import UnknownLayer, VerificationFailed
+from privkt.dpsgd.layers import LinearRule
+from privkt.privacy import Budget
+
+
+class Coupled(nn.Module):
+    """A causal model whose logits depend on the other samples of the batch."""
+
+    def __init__(self, coupling):
+        super().__init__()
+        self.words, self.head, self.coupling = nn.Embedding(61, 8), nn.Linear(8, 61), coupling
+
+    def forward(self, input_ids, attention_mask=None, use_cache=False):
+        hidden = self.words(input_ids)
+        hidden = hidden + self.coupling * hidden.mean((0, 1), keepdim=True)
+        return type("Output", (), {"logits": self.head(hidden)})()
+
+
+def _passes(dp, model, ledger=None, **changes):
+    training = dp.training(model, verify=True, budget=Budget(8.0, 1e-3, ledger=ledger), **changes)
+    dp.run(training)
+    return training
+
+
+@pytest.mark.parametrize("name", ["llama", "llama-lora", "llama-prompt", "gpt2-tied", "gpt2-prompt", "qwen3", "gemma"])
+def test_sound_models_pass(dp, name):
+    assert _passes(dp, dp.make(name), steps=1).steps_taken == 1
+
+
+def test_a_bfloat16_model_passes(dp):
+    assert _passes(dp, dp.make("llama-lora", torch.bfloat16), steps=1).steps_taken == 1
+
+
+def test_samples_that_are_coupled_are_found_and_nothing_is_spent(dp, ledger):
+    torch.manual_seed(0)
+    with pytest.raises(VerificationFailed, match=r"^verify: fail, layer '(words|head)"):
+        _passes(dp, Coupled(1.0), ledger)
+    assert ledger.charges() == ()
+    torch.manual_seed(0)
+    assert _passes(dp, Coupled(0.0), ledger).steps_taken == 3  # the twin without the coupling
+
+
+def test_coupled_losses_are_found(dp):
+    training = dp.training(verify=True)
+    with pytest.raises(VerificationFailed):
+        dp.run(training, change=lambda losses: losses * losses.sum())
+
+
+def test_the_mean_clipped_instead_of_each_sample_is_found(dp, monkeypatch):
+    def mean_rows(self, module, kept, grad, rows):
+        for row in rows.values():
+            row += (grad.flatten(0, -2).T @ kept[0].flatten(0, -2)) / grad.shape[0]
+
+    monkeypatch.setattr(LinearRule, "add_rows", mean_rows)
+    with pytest.raises(VerificationFailed, match=r"^verify: fail, layer 'base_model.model.*lora_A"):
+        _passes(dp, dp.make("llama-lora"))
+
+
+def test_the_message_holds_a_layer_and_no_number(dp):
+    torch.manual_seed(0)
+    with pytest.raises(VerificationFailed) as error:
+        _passes(dp, Coupled(1.0))
+    assert not any(character.isdigit() for character in str(error.value))
+
+
+def test_a_dropped_gradient_is_found(dp, monkeypatch):
+    monkeypatch.setattr(LinearRule, "add_rows", lambda *args: None)
+    with pytest.raises(VerificationFailed):
+        _passes(dp, dp.make("llama-lora"))
+
+
+def test_it_disturbs_neither_weights_nor_modes_nor_random_numbers_nor_the_step_count(dp):
+    model = dp.make("llama-lora")
+    model.base_model.model.model.layers[0].eval()
+    modes = {name: module.training for name, module in model.named_modules()}
+    before, training = dp.weights(model), dp.training(model, verify=True)
+    torch.manual_seed(11)
+    expected = torch.rand(4)
+    torch.manual_seed(11)
+    loop, seen = iter(training), []
+    batch = next(loop)
+    while batch["input_ids"].shape[0] != 4 or len(seen) < 5:  # 2 rehearsals of 3 + 1 rows, 3 of one record
+        seen.append(batch["input_ids"].shape[0])
+        training.step(training.causal_lm_losses(batch))
+        batch = next(loop)
+    assert seen == [4, 4, 1, 1, 1]
+    assert torch.equal(torch.rand(4), expected)
+    assert torch.equal(dp.weights(model), before)
+    assert {name: module.training for name, module in model.named_modules()} == modes
+    assert training.steps_taken == 0
+    loop.close()
+
+
+def test_dropout_is_off_in_the_rehearsal_alone(dp):
+    model = dp.make("llama-lora-dropout")
+    batch = dp.collate(dp.records(3))
+    assert not torch.equal(dp.losses_of(model, batch), dp.losses_of(model, batch))
+    assert _passes(dp, model, steps=1).steps_taken == 1
+
+
+def test_one_record_is_enough_for_a_rehearsal(dp):
+    training = dp.training(
+        verify=True, dataset=dp.records(1), size=1, batch_size=1, budget=Budget(8.0, 0.1), microbatch_size=1
+    )
+    dp.run(training)
+    assert training.steps_taken == 3
+
+
+def test_an_unknown_layer_is_named_before_the_rehearsal(dp):
+    model = nn.Sequential(nn.Bilinear(2, 2, 2))
+    with pytest.raises(UnknownLayer, match="Bilinear"):
+        dp.training(model, optimizer=torch.optim.SGD(model.parameters(), lr=0.1))
