@@ -47,7 +47,8 @@ def card(release: Release[Any], crossed: Sequence[Crossing], *, size: int) -> di
         "replace_one_epsilon": guarantee.replace_one_epsilon,
         "unit": str(guarantee.unit),
         "neighbouring": str(guarantee.neighbouring),
-        "conditional_on": [*guarantee.conditional_on, f"N = {size}, declared and public"],
+        "size": size,
+        "conditional_on": list(guarantee.conditional_on),
         "mechanism": {"name": release.provenance.mechanism, "version": release.provenance.version},
         "planned": planned(release.event, guarantee),
         "crossed": [
@@ -106,7 +107,7 @@ def markdown(values: dict[str, Any]) -> str:
         "",
         f"**{values['statement']}**",
         "",
-        f"- unit: {values['unit']}; relation: {values['neighbouring']}",
+        f"- unit: {values['unit']}; relation: {values['neighbouring']}; N = {values['size']}, declared and public",
         f"- replace-one epsilon: {values['replace_one_epsilon'] or 'not stated'}",
         *(f"- holds if: {condition}" for condition in values["conditional_on"]),
         f"- {values['computational']}",

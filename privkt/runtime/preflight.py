@@ -8,6 +8,8 @@ from __future__ import annotations
 import difflib
 import inspect
 import itertools
+import os
+import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -227,15 +229,33 @@ def _client(config: RunConfig, client: ClientConfig, method: TransferMethod, man
     )
     budget.validate_for(data.size)
     rows = CachedRows(manager.create("dataset", data.source, source_of(data)), f"rows of the data set {data.name!r}")
-    _check_rows(rows(), data, where)
+    _check_rows(_read(rows, where), data, where)
     held_out = client.evaluation or (config.evaluation.data if config.evaluation else None)
     evaluation = None
     if held_out is not None:
         dataset = manager.create("dataset", held_out.source, source_of(held_out, data.labels))
         evaluation = CachedRows(dataset, f"evaluation rows of {where}")
-        if not len(evaluation()):
+        if not len(_read(evaluation, f"{where}, evaluation")):
             raise RefusedInput(f"{where}: evaluation data must have at least one row, got none; check its path")
     return ClientSetup(client, limits, facts, budget, method.plan(facts, budget), rows, evaluation)
+
+
+def _read(rows: Callable[[], Rows], where: str) -> Rows:
+    """The rows of any dataset plugin, whose own error text may quote them and is not repeated."""
+    try:
+        found = rows()
+    except RefusedInput:
+        raise
+    except Exception as error:
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        raise RefusedInput(
+            f"{where}: data must be readable by its dataset plugin, which stopped with {type(error).__name__} at "
+            f"{os.path.basename(frame.filename)}:{frame.lineno}; mend the file, or the plugin"
+        ) from None
+    for name, column in {"text": found.text, "label": found.label, **found.columns}.items():
+        if not all(isinstance(value, str) for value in column or ()):
+            raise RefusedInput(f"{where}: column {name!r} of the data must hold text only; mend the rows that do not")
+    return found
 
 
 def _check_rows(rows: Rows, data: Any, where: str) -> None:
