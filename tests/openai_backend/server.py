@@ -13,13 +13,16 @@ import threading
 
 import torch
 import uvicorn
-from fastapi import FastAPI
+from fastapi import FastAPI, HTTPException
 from pydantic import BaseModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 
 class Completion(BaseModel):
-    """The fields of the interface that this server knows; others are ignored, as servers do."""
+    """The fields of the interface that this server knows; others are ignored, as servers do.
+
+    `refuse_zero` makes it refuse max_tokens 0, `opaque_tokens` makes it name tokens by numbers: some servers do.
+    """
 
     model: str
     prompt: str = ""
@@ -30,6 +33,8 @@ class Completion(BaseModel):
     seed: int | None = None
     echo: bool = False
     logprobs: int | None = None
+    refuse_zero: bool = False
+    opaque_tokens: bool = False
 
 
 class Embedding(BaseModel):
@@ -82,6 +87,8 @@ def build(folder: str) -> FastAPI:
 
     @app.post("/v1/completions")
     def completions(asked: Completion) -> dict:
+        if asked.refuse_zero and asked.max_tokens == 0:
+            raise HTTPException(400, "max_tokens must be at least 1")
         with served.lock, torch.inference_mode():
             prompt = served.tokenizer(asked.prompt)["input_ids"]
             new = served.draw(prompt, asked)
@@ -90,6 +97,8 @@ def build(folder: str) -> FastAPI:
             choice = {"index": 0, "text": text, "finish_reason": _finish(new, asked)}
             if asked.logprobs is not None:
                 choice["logprobs"] = served.logprobs(ids, first)
+                if asked.opaque_tokens:
+                    choice["logprobs"]["tokens"] = [f"token_id:{i}" for i in ids[first:]]
         return {"object": "text_completion", "choices": [choice], "usage": {"completion_tokens": len(new)}}
 
     @app.post("/v1/chat/completions")

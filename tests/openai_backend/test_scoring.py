@@ -48,6 +48,17 @@ def test_scores_agree_with_the_model_in_this_process(full_server, model_folder, 
     assert made.traffic.requests == before
 
 
+@pytest.mark.parametrize("manner", ["refuse_zero", "opaque_tokens"])
+def test_scores_agree_whatever_the_servers_manners(full_server, model_folder, backend, local, manner):
+    fields = {"refuse_zero": True, manner: True}
+    made = backend(full_server, model=str(model_folder), timeout=60, extra_body=fields)
+    got = made.score(*zip(*PAIRS, strict=True))
+    assert made.findings().facts["echo"] == "1"
+    here = [score_here(local, *pair) for pair in PAIRS]
+    assert [one.tokens for one in got] == [one.tokens for one in here]
+    np.testing.assert_allclose([one.logprob for one in got], [one.logprob for one in here], atol=1e-4)
+
+
 def test_scores_are_not_asked_for_twice(full_server, model_folder, backend, tmp_path):
     made = backend(full_server, cache=tmp_path, model=str(model_folder), timeout=60)
     first = made.score(["The river", "The river"], [" was cold", " was cold"])
