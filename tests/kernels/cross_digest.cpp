@@ -1,0 +1,40 @@
+// Runs the scalar kernels with nothing of Python, and prints what they compute, to compare one processor with another.
+#include <cstdio>
+#include <vector>
+
+#include "privkt/kernels.h"
+
+using namespace privkt;
+
+static uint64_t digest = 0xcbf29ce484222325u;  // FNV-1a
+
+static void mix(const void *data, size_t size) {
+  for (size_t i = 0; i < size; ++i) digest = (digest ^ static_cast<const unsigned char *>(data)[i]) * 0x100000001b3u;
+}
+
+int main() {
+  const int64_t batch = 5, width = 4111, count = 20000;
+  uint64_t state = 1;
+  std::vector<float> values(size_t(batch * width)), factors(batch), out(width), noise(count);
+  for (float &x : values) {
+    state = state * 6364136223846793005u + 1442695040888963407u;
+    x = float(int64_t(state >> 33)) * 0x1p-30f - 1.0f;
+  }
+  std::vector<double> sqnorms(batch), base(count);
+  for (size_t i = 0; i < base.size(); ++i) base[i] = double(values[i]) * 3.0;
+  std::vector<uint8_t> finite(batch);
+  const CpuKernels &kernels = cpu_kernels();
+  const Rows rows = {values.data(), Element::float32, batch, width, width, nullptr};
+  kernels.row_sqnorms(rows, sqnorms.data(), false);
+  kernels.clip_factors(sqnorms.data(), nullptr, batch, 1.0, double(width), 0.0, factors.data(), finite.data());
+  kernels.clipped_sum(rows, factors.data(), out.data(), Element::float32, false);
+  mix(sqnorms.data(), sqnorms.size() * 8);
+  mix(factors.data(), factors.size() * 4);
+  mix(out.data(), out.size() * 4);
+  NoiseKey key = {{1, 2, 3, 4, 5, 6, 7, 8}};
+  for (const void *start : {static_cast<const void *>(nullptr), static_cast<const void *>(base.data())}) {
+    kernels.noise(noise.data(), start, Element::float64, count, 0.7, key, uint64_t(1) << 40, (uint64_t(1) << 33) + 5);
+    mix(noise.data(), noise.size() * 4);
+  }
+  std::printf("%s %016llx\n", kernels.isa, static_cast<unsigned long long>(digest));
+}

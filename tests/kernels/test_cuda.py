@@ -1,0 +1,64 @@
+"""CUDA gives the CPU's bits. Skipped where no GPU can be used; that the sources compile is tests/packaging's matter."""
+
+import pytest
+import torch
+
+from privkt.kernels import build_info, clip_and_sum, clip_factors, clipped_sum, gaussian_noise, noisy_sum, row_sqnorms
+
+KEY = bytes(range(32))
+WHY_NOT = (
+    "this build has no CUDA: " + build_info()["cuda_reason"]
+    if not build_info()["cuda"]
+    else ""
+    if torch.cuda.is_available()
+    else "torch sees no CUDA GPU"
+)
+pytestmark = pytest.mark.skipif(bool(WHY_NOT), reason=WHY_NOT or "runs")
+
+
+def rows(batch: int, width: int, dtype: torch.dtype) -> torch.Tensor:
+    x = torch.randn(batch, width, generator=torch.Generator().manual_seed(0))
+    if batch > 2:
+        x[1, width // 2] = torch.nan
+    return x.to(dtype)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(("batch", "width"), [(0, 7), (1, 1), (5, 8191), (67, 3001), (300, 17)])
+def test_sums_have_the_bits_of_the_cpu(batch: int, width: int, dtype: torch.dtype) -> None:
+    x = rows(batch, width, dtype)
+    sqnorms = row_sqnorms(x)
+    torch.testing.assert_close(row_sqnorms(x.cuda()).cpu(), sqnorms, rtol=1e-12, atol=0, equal_nan=True)
+    on_cpu, on_gpu = (clip_factors(s, 1.0, width=width) for s in (sqnorms, sqnorms.cuda()))
+    assert torch.equal(on_gpu.factors.cpu(), on_cpu.factors)
+    assert torch.equal(on_gpu.finite.cpu(), on_cpu.finite)
+    assert torch.equal(clipped_sum(x.cuda(), on_gpu.factors).cpu(), clipped_sum(x, on_cpu.factors))
+
+
+def test_the_stored_norm_is_never_above_the_clipping_norm() -> None:
+    x = rows(257, 1009, torch.float32).cuda()
+    out = torch.zeros(1009, dtype=torch.float64, device="cuda")
+    factors, finite = clip_and_sum(x, 0.7, out=out)
+    assert finite.logical_not().nonzero().tolist() == [[1]]
+    stored = (x * factors[:, None])[finite].double()
+    assert (stored.square().sum(1) <= 0.49 * (1 - 2**-40)).all()
+    torch.testing.assert_close(out, stored.sum(0), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize(("step", "offset"), [(0, 0), (2**40, 13), (2**64 - 1, 2**64 - 1_000_000)])
+def test_noise_has_the_bits_of_the_cpu(step: int, offset: int) -> None:
+    on_gpu = gaussian_noise(torch.empty(1_000_000, device="cuda"), 0.83, KEY, step, offset)
+    assert torch.equal(on_gpu.cpu(), gaussian_noise(torch.empty(1_000_000), 0.83, KEY, step, offset))
+    total = torch.linspace(-5, 5, 10_007, dtype=torch.float64)
+    assert torch.equal(noisy_sum(total.cuda(), 0.3, KEY, step, offset).cpu(), noisy_sum(total, 0.3, KEY, step, offset))
+    assert not noisy_sum(total.cuda(), 0.0, KEY, step, offset).sub(total.cuda().float()).any()
+
+
+def test_kernels_run_on_the_current_stream() -> None:
+    stream = torch.cuda.Stream()
+    with torch.cuda.stream(stream):
+        torch.cuda._sleep(10_000_000)
+        x = torch.ones(3, 5, device="cuda").mul_(2)
+        total = clipped_sum(x, torch.ones(3, device="cuda"))
+    stream.synchronize()
+    assert total.tolist() == [6.0] * 5
