@@ -7,10 +7,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from privkt.privacy._chain import GENESIS, Entry
-from privkt.privacy.errors import LedgerMissing
+from privkt.privacy.errors import LedgerMismatch, LedgerMissing
 from privkt.privacy.filters import Cost, Filter, left_of
 from privkt.privacy.guarantee import Guarantee, Neighbouring, Unit
 from privkt.privacy.spending import Charge, ChargeStatus, Left, Spent
+
+_FORMAT = 1
 
 
 @dataclass(frozen=True)
@@ -27,11 +29,16 @@ class Account:
     def of(cls, name: str, entries: Sequence[Entry]) -> Account:
         """Read verified entries.
 
-        Raises: LedgerMissing, if the ledger was never opened (a process died between making the file and writing).
+        Raises: LedgerMissing, if the ledger was never opened (a process died between making the file and writing);
+            LedgerMismatch, if another version of privkt made it.
         """
         if not entries:
             raise LedgerMissing(f"ledger {name}: it must exist to be used, and it has no entry; make it first")
         opened = entries[0].body
+        if opened.get("format") != _FORMAT:
+            raise LedgerMismatch(
+                f"ledger {name}: it must be of format {_FORMAT}, got {opened.get('format')}; open it with its maker"
+            )
         cap = [entry.body for entry in entries if entry.kind == "cap"]
         latest = cap[-1] if cap else opened["cap"]
         return cls(

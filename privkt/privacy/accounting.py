@@ -176,7 +176,8 @@ def zcdp_rho(event: DpEvent, neighbouring: Neighbouring = Neighbouring.ZERO_OUT)
     """A rho for which `event` is rho-zCDP; infinity for a non-private event.
 
     Guarantee: Gaussian 1/(2 sigma^2), four times that under replace-one; sampling only lowers a Renyi divergence (joint
-        quasi-convexity) and is not credited; pure epsilon gives epsilon*tanh(epsilon/2), exact at order 1.
+        quasi-convexity) and is not credited; pure epsilon gives epsilon*tanh(epsilon/2), exact at order 1
+        (docs/proofs/accounting.md).
     References: Bun and Steinke 2016, Propositions 1.6 and 3.3.
     """
     import dp_accounting as dpa

@@ -27,6 +27,8 @@ from privkt.privacy import (
     pure_event,
     replace_one_epsilon,
 )
+from privkt.privacy._store import Store
+from privkt.privacy.state import ledger_path
 
 ONE, OTHER = "1" * 64, "2" * 64
 
@@ -308,3 +310,23 @@ def test_the_basic_filter_adds_what_was_written_and_never_passes_the_cap(tmp_pat
     assert Fraction(str(ledger.spent().epsilon)) == accepted
     assert Fraction(str(ledger.left().epsilon)) == 8 - accepted
     ledger.verify()
+
+
+def test_a_ledger_of_another_format_is_refused(tmp_path):
+    path = make(tmp_path).path.with_name("newer.sqlite3")
+    store = Store(path)
+    store.create()
+    with store.transaction() as transaction:
+        transaction.append("opened", {"format": 2, "name": "newer"})
+    with pytest.raises(LedgerMismatch, match="it must be of format 1, got 2; open it with its maker"):
+        Ledger.open(path)
+
+
+def test_a_file_whose_maker_died_is_made_again(tmp_path):
+    Store(ledger_path("reviews", tmp_path)).create()
+    with pytest.raises(LedgerMissing, match="it has no entry"):
+        Ledger.open("reviews", state=tmp_path)
+    ledger_path("other", tmp_path).touch()
+    with pytest.raises(LedgerMissing, match="it has no entry"):
+        Ledger.open("other", state=tmp_path)
+    assert make(tmp_path).cap.epsilon == make(tmp_path, "other").cap.epsilon == 8.0
