@@ -323,7 +323,8 @@ def _note(run: RunDirectory, what: str, **facts: str) -> None:
 
 
 def _reason(error: Exception) -> str:
-    if isinstance(error, RunError | BackendError | PrivacyError):
+    # privkt's own errors quote nothing private, by the rule of the house; a stranger's class may.
+    if isinstance(error, RunError | BackendError | PrivacyError) or type(error).__module__.startswith("privkt."):
         return str(error)
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return "the disk is full; make room"

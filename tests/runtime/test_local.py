@@ -1,6 +1,7 @@
 """Whole runs of a toy method: order of events, seeds and clients, resume at every step, what is refused before."""
 
 import json
+import os
 import sqlite3
 
 import pytest
@@ -148,6 +149,77 @@ def test_what_a_person_can_mend_is_said(toys, tmp_path, error, says):
 
     toys.Toy.on_call = fail
     with pytest.raises(RunFailed, match=f"a, step 'publish': {says}"):
+        LocalRuntime(toys.toy_config(tmp_path), tmp_path / "run", toys.toy_manager()).run()
+
+
+def test_a_damaged_checkpoint_is_named(toys, tmp_path):
+    from privkt.dpsgd.errors import CheckpointError
+
+    def fail(what):
+        raise CheckpointError("checkpoint training.ckpt: is damaged; remove it")
+
+    toys.Toy.on_call = fail
+    with pytest.raises(RunFailed, match=r"a, step 'publish': checkpoint training\.ckpt: is damaged; remove it\n"):
+        LocalRuntime(toys.toy_config(tmp_path), tmp_path / "run", toys.toy_manager()).run()
+
+
+@pytest.mark.parametrize("at", ["publish a", "augment 0", "learn a 1"])
+def test_a_disk_that_fills_up_leaves_a_run_that_resumes(toys, tmp_path, monkeypatch, at):
+    config, manager, real, full = toys.toy_config(tmp_path), toys.toy_manager(), os.write, []
+
+    def write(handle, data):
+        if full:
+            raise OSError(28, "No space left on device")
+        return real(handle, data)
+
+    monkeypatch.setattr(os, "write", write)
+    toys.Toy.on_call = lambda what: full.append(what) if what == at else None
+    with pytest.raises(RunFailed, match=r"the disk is full; make room\nwhat is done is kept; resume with"):
+        LocalRuntime(config, tmp_path / "run", manager).run()
+    full.clear()
+    toys.Toy.on_call = None
+    result = LocalRuntime(config, tmp_path / "run", manager).run()
+    assert sorted(result.outcomes["a"]) == [0, 1]
+    assert [kind for kind, _ in entries("data-a")] == ["opened", "charge", "stored", "sent"]
+
+
+def test_a_reviewers_no_stops_the_run_and_keeps_the_spend(toys, tmp_path):
+    config, manager = toys.toy_config(tmp_path), toys.toy_manager()
+    with pytest.raises(RunFailed, match="the reviewer said no"):
+        LocalRuntime(config, tmp_path / "run", manager, review=lambda summary, message: False).run()
+    assert Ledger.open("data-a").spent().epsilon == 1.0
+    assert not list((tmp_path / "run" / "outbound").rglob("*.arrow"))
+    assert LocalRuntime(config, tmp_path / "run", manager, review=lambda summary, message: True).run().crossed
+
+
+def test_unprotected_text_reaches_only_models_of_this_process(toys, tmp_path):
+    toy = {"unprotected": True}
+    remote = {"llm": {"backend": "toy", "model": "m", "remote": True}}
+    with pytest.raises(RunFailed, match="a release of kind none leaves only to models of this process"):
+        LocalRuntime(toys.toy_config(tmp_path, toy=toy, models=remote), tmp_path / "one", toys.toy_manager()).run()
+    result = LocalRuntime(toys.toy_config(tmp_path, toy=toy), tmp_path / "two", toys.toy_manager()).run()
+    assert result.crossed == ()
+    assert not result.totals["a"].spent.infinite
+    forced = LocalRuntime(toys.toy_config(tmp_path, toy=toy), tmp_path / "three", toys.toy_manager(), force=True).run()
+    assert [c.guarantee["kind"] for c in forced.crossed] == ["none"]
+    assert forced.totals["a"].spent.infinite
+
+
+def test_private_rows_are_locked_while_a_release_is_mapped(toys, tmp_path, monkeypatch):
+    def peek(texts, suffix):
+        caught["data"].load()
+
+    caught = {}
+    real = toys.Toy.publish
+
+    def publish(self, site):
+        caught["data"] = site.data
+        return real(self, site)
+
+    publish._privkt_step = real._privkt_step
+    monkeypatch.setattr(toys.Toy, "publish", publish)
+    monkeypatch.setattr(toys, "_with_suffix", peek)
+    with pytest.raises(RunFailed, match="rows of the data set 'data-a': post-processing of a release must not read"):
         LocalRuntime(toys.toy_config(tmp_path), tmp_path / "run", toys.toy_manager()).run()
 
 
