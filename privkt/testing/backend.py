@@ -35,8 +35,8 @@ CANARY = "canary-6157"
 class BackendSuite(ABC):
     """Subclass in a test module: `name` finds the plugin, `options` gives a small model, `expected` what it can do.
 
-    `batch_option` names the option that sets how many prompts go together ("" if there is none). One backend is made for
-    each different set of options and kept for the class, since loading may be slow.
+    `batch_option` names the option that sets how many prompts go together ("" if there is none). One backend is made
+    for each different set of options and kept for the class, since loading may be slow.
     """
 
     name: str = ""

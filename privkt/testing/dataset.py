@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from privkt.contracts import Dataset, DataSource, Rows
 from privkt.plugins import PluginManager, get_manager
@@ -19,6 +20,7 @@ from privkt.privacy import RefusedInput
 from privkt.testing.strategies import labelled_rows
 
 CANARY = "canary-4821"
+COMMON = ("id", "columns", "label_map", "limit")
 LABELS = ("negative", "positive")
 TEXTS = (f"{CANARY} one", f"{CANARY} two", f"{CANARY} three")
 NAMES = ("negative", "positive", "negative")
@@ -27,15 +29,26 @@ NAMES = ("negative", "positive", "negative")
 class DatasetSuite(ABC):
     """Subclass in a test module: `name` is the source, `write` makes its data.
 
-    `has_nulls` is false for formats that cannot tell null from empty text.
+    `features` says what the format and its options can express; what it lacks is skipped. "names": columns have names;
+    "nulls": null differs from empty text; "numbers": labels may be numbers; the others are options of that name.
     """
 
     name: str = ""
-    has_nulls: bool = True
+    features: frozenset[str] = frozenset({"names", "nulls", "numbers", "id", "columns", "label_map", "limit"})
 
     @abstractmethod
     def write(self, folder: Path, columns: Mapping[str, Sequence[Any]]) -> DataSource:
         """Writes columns of equal length and gives their source: text "text", label "label", no labels."""
+
+    def rows(self) -> st.SearchStrategy[Rows]:
+        """Rows that the format can hold."""
+        return labelled_rows()
+
+    def need(self, *features: str) -> None:
+        """Skips a test of what the format or its options lack."""
+        for feature in features:
+            if feature not in self.features:
+                pytest.skip(f"the source has no {feature}")
 
     def broken(self, folder: Path) -> Mapping[str, tuple[DataSource, str]]:
         """{what is wrong: (source, words its refusal must hold)} for faults of the format itself, `CANARY` inside."""
@@ -72,7 +85,7 @@ class DatasetSuite(ABC):
     def test_rows_come_back_as_they_were_written(self) -> None:
         # Inside, so that each subclass has a property of its own: hypothesis ties examples to one caller.
         @settings(max_examples=60, deadline=None)
-        @given(rows=labelled_rows())
+        @given(rows=self.rows())
         def holds(rows: Rows) -> None:
             assert rows.label is not None
             labels = tuple(sorted(set(rows.label)))
@@ -88,15 +101,18 @@ class DatasetSuite(ABC):
         assert self.load(source) == Rows(TEXTS, None, ("1", "2", "3"))
 
     def test_numbers_stand_for_declared_labels_by_position(self, tmp_path: Path) -> None:
+        self.need("numbers")
         source = self.write(tmp_path, {"text": TEXTS, "label": (0, 1, 0)})
         assert self.load(replace(source, labels=LABELS)).label == NAMES
 
     def test_a_label_map_wins_over_position(self, tmp_path: Path) -> None:
+        self.need("numbers", "label_map")
         source = self.write(tmp_path, {"text": TEXTS, "label": (0, 1, 0)})
         mapped = replace(source, labels=LABELS, options={**source.options, "label_map": {1: "negative", 0: "positive"}})
         assert self.load(mapped).label == ("positive", "negative", "positive")
 
     def test_ids_and_further_columns(self, tmp_path: Path) -> None:
+        self.need("id", "columns")
         columns = {"text": TEXTS, "label": NAMES, "key": ("c", "a", "b"), "note": ("x", "y", "z")}
         source = self.write(tmp_path, columns)
         found = self.load(replace(source, options={**source.options, "id": "key", "columns": ["note"]}))
@@ -104,6 +120,7 @@ class DatasetSuite(ABC):
         assert found.columns == {"note": ("x", "y", "z")}
 
     def test_limit_takes_the_first_rows(self, tmp_path: Path) -> None:
+        self.need("limit")
         source = self.plain(tmp_path)
         found = self.load(replace(source, options={**source.options, "limit": 2}))
         assert found.text == TEXTS[:2]
@@ -113,6 +130,7 @@ class DatasetSuite(ABC):
         assert "is empty" in self.refused(lambda: self.load(source))
 
     def test_a_missing_column_is_named_with_the_nearest(self, tmp_path: Path) -> None:
+        self.need("names")
         source = self.plain(tmp_path, text="txet")
         assert "has no column 'txet'; did you mean 'text'?" in self.refused(lambda: self.load(source))
 
@@ -123,6 +141,7 @@ class DatasetSuite(ABC):
         assert "declared are negative, positive" in message
 
     def test_a_value_that_the_label_map_lacks_is_named_by_its_row(self, tmp_path: Path) -> None:
+        self.need("label_map")
         source = self.write(tmp_path, {"text": TEXTS, "label": ("a", "b", CANARY)})
         options = {**source.options, "label_map": {"a": "negative", "b": "positive"}}
         assert "row 3" in self.refused(lambda: self.load(replace(source, labels=LABELS, options=options)))
@@ -132,6 +151,7 @@ class DatasetSuite(ABC):
         assert "one class only" in self.refused(lambda: self.load(replace(source, labels=LABELS)))
 
     def test_repeated_ids_are_refused_by_row(self, tmp_path: Path) -> None:
+        self.need("id")
         source = self.write(tmp_path, {"text": TEXTS, "label": NAMES, "key": ("a", CANARY, CANARY)})
         message = self.refused(lambda: self.load(replace(source, options={**source.options, "id": "key"})))
         assert "row 3" in message
@@ -139,8 +159,7 @@ class DatasetSuite(ABC):
 
     @pytest.mark.parametrize("column", ["text", "label"])
     def test_a_null_cell_is_refused_by_row(self, tmp_path: Path, column: str) -> None:
-        if not self.has_nulls:
-            pytest.skip("the format has no null")
+        self.need("nulls")
         columns: dict[str, Sequence[Any]] = {"text": TEXTS, "label": NAMES}
         columns[column] = (columns[column][0], None, columns[column][2])
         source = self.write(tmp_path, columns)
@@ -151,7 +170,7 @@ class DatasetSuite(ABC):
     @pytest.mark.parametrize(
         ("option", "value", "words"),
         [
-            ("limt", 3, "unknown option 'limt'; did you mean 'limit'?"),
+            ("no_such_option", 3, "unknown option 'no_such_option'"),
             ("limit", 0, "option 'limit' must be a whole number > 0, got 0"),
             ("limit", True, "option 'limit' must be a whole number > 0, got True"),
             ("id", 3, "option 'id' must be text, got int"),
@@ -161,6 +180,8 @@ class DatasetSuite(ABC):
         ],
     )
     def test_a_bad_option_is_refused(self, tmp_path: Path, option: str, value: Any, words: str) -> None:
+        if option in COMMON:
+            self.need(option)
         source = self.plain(tmp_path)
         changed = replace(source, options={**source.options, option: value})
         assert words in self.refused(lambda: self.load(changed))

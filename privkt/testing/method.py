@@ -45,8 +45,8 @@ class _Watched:
 class MethodSuite(ABC):
     """Subclass in a test module: `name` finds the plugin, the methods give a config, rows and small models.
 
-    `rows(0)` and `rows(1)` have the same length and labels but other contents. Texts may hold `canary`; what crosses must
-    not, unless `canary` is "" (a method that releases perturbed words may let one through by chance).
+    `rows(0)` and `rows(1)` have the same length and labels but other contents. Texts may hold `canary`; what crosses
+    must not, unless `canary` is "" (a method that releases perturbed words may let one through by chance).
     """
 
     name: str = ""
@@ -142,18 +142,16 @@ class MethodSuite(ABC):
         assert isinstance(plan, Plan)
         assert plan == again, "a plan follows from declared numbers alone, so it does not change"
         steps = method.steps()
-        last_server = max((i for i, step in enumerate(steps) if step.side is Side.SERVER), default=-1)
-        if any(step.side is Side.CLIENT for step in steps[: max(last_server, 0)]):
+        if any(before.side is Side.CLIENT and after.side is Side.SERVER for before, after in pairwise(steps)):
             assert plan.crosses, "the plan must say what crosses"
 
     def test_the_protocol_runs_and_only_releases_cross(
         self, method: type[TransferMethod], parsed: MethodConfig, tmp_path: Path
     ) -> None:
         run = self._play(method, parsed, tmp_path)
-        for step, releases in run.crossed.items():
-            for release in releases.values():
-                assert release.guarantee.is_private, f"step {step!r} releases with guarantee none"
-                data = crossing_bytes(release.payload)
+        for step, payloads in run.crossed.items():
+            for client, data in payloads.items():
+                assert run.released[step][client].guarantee.is_private, f"step {step!r} crosses with guarantee none"
                 assert not self.canary or self.canary.encode() not in data, f"private text crossed in step {step!r}"
         assert run.outcomes or run.answers, "the protocol ends with nothing: neither an Outcome nor a server's answer"
 
@@ -163,11 +161,10 @@ class MethodSuite(ABC):
         with self._watched(method, parsed, tmp_path) as (seen, run):
             compared = 0
             for watched in seen:
-                first = run.crossed.get(watched.step.name, {}).get(watched.site.id)
-                if first is None:
-                    continue
-                compared += 1
-                self._resumed_twice(method, parsed, watched, first)
+                step, client = watched.step.name, watched.site.id
+                if client in run.crossed.get(step, {}):
+                    compared += 1
+                    self._resumed_twice(method, parsed, watched, run.released[step][client])
             assert compared or not run.crossed
 
     def _resumed_twice(
@@ -193,10 +190,10 @@ class MethodSuite(ABC):
             assert isinstance(result, Release), f"step {step!r} gives no Release when it starts from a stored one"
             assert same_origin(result, first), f"step {step!r}: charge, event or provenance changed when run again"
             assert result.guarantee == first.guarantee
-            found.append(crossing_bytes(result.payload))
+            found.append(crossing_bytes(method, result.payload))
         assert found[0] == found[1], (
-            f"step {step!r}: one stored release with other private data behind it gave other bytes, so private data (or "
-            "unseeded randomness) reaches the post-processing"
+            f"step {step!r}: one stored release with other private data behind it gave other bytes, so private data "
+            "(or unseeded randomness) reaches the post-processing"
         )
 
     def _play(self, method: type[TransferMethod], parsed: MethodConfig, folder: Path, **options: Any) -> Run:

@@ -11,15 +11,19 @@ from pathlib import Path
 from typing import Any
 
 from privkt.contracts import (
+    Adapter,
     ClientId,
     ClientSite,
     Message,
     MethodConfig,
+    Model,
     Outcome,
     ServerSite,
     Side,
+    SoftPrompt,
     State,
     Step,
+    Texts,
     TransferMethod,
 )
 from privkt.privacy import Release, private_access_locked
@@ -38,9 +42,9 @@ def run_step(method: type[TransferMethod], config: MethodConfig, step: Step, sit
         return bound(*arguments)
 
 
-def crossing_bytes(message: Message) -> bytes:
-    """A message as it would cross. Raises WireError for what has no encoding."""
-    return encode(message, tuple(getattr(message, "columns", ())))
+def crossing_bytes(method: type[TransferMethod], message: Message) -> bytes:
+    """A message as it would cross. Raises WireError for what has no encoding or may not cross."""
+    return encode(message, method.crossing_columns)
 
 
 def same_origin(release: Release[Any], other: Release[Any]) -> bool:
@@ -50,13 +54,19 @@ def same_origin(release: Release[Any], other: Release[Any]) -> bool:
 
 @dataclass
 class Run:
-    """A protocol played to the end. `crossed`: {step: {client: release}}; `answers`: the server's; `outcomes`: kept."""
+    """A protocol played to the end.
 
-    crossed: dict[str, dict[ClientId, Release[Any]]] = field(default_factory=dict)
+    `released`: {step: {client: release}}; `crossed`: the bytes of those that a server step received; `answers`: the
+    server's; `outcomes`: what clients keep.
+    """
+
+    released: dict[str, dict[ClientId, Release[Any]]] = field(default_factory=dict)
+    crossed: dict[str, dict[ClientId, bytes]] = field(default_factory=dict)
     answers: dict[str, dict[ClientId, Message]] = field(default_factory=dict)
     outcomes: dict[ClientId, Outcome] = field(default_factory=dict)
 
 
+_KEPT = (Release, Texts, Adapter, SoftPrompt, Model, Outcome, type(None))
 Before = Callable[[Step, ClientSite, Any], None]
 
 
@@ -72,34 +82,43 @@ def play(
     `before_client(step, site, received)` is called before each client step.
     """
     run, steps = Run(), method.steps()
-    to_client: dict[ClientId, Any] = {}
-    to_server: dict[ClientId, Any] = {}
-    for i, step in enumerate(steps):
+    received: dict[str, Any] = dict.fromkeys(clients)
+    arrived: Any = {}
+    for step, following in zip(steps, (*steps[1:], None), strict=True):
+        crosses = following is not None and following.side is not step.side
         if step.side is Side.SERVER:
-            answer = run_step(method, config, step, server, dict(to_server))
-            to_client = run.answers[step.name] = _checked_answer(step, answer, clients)
+            answer = run_step(method, config, step, server, arrived)
+            run.answers[step.name] = _checked_answer(method, step, answer, clients)
+            arrived = answer
+            if crosses:
+                received = {name: run.answers[step.name].get(name) for name in clients}
             continue
-        followed = any(later.side is Side.SERVER for later in steps[i + 1 :])
-        to_server = {}
         for name, site in clients.items():
             if before_client is not None:
-                before_client(step, site, to_client.get(name))
-            result = run_step(method, config, step, site, to_client.get(name))
+                before_client(step, site, received[name])
+            result = run_step(method, config, step, site, received[name])
+            received[name] = getattr(result, "payload", result)
             if isinstance(result, Outcome):
-                assert not followed, f"step {step.name!r}: an Outcome never crosses, and a server step follows"
                 run.outcomes[name] = result
-            elif result is not None:
+            if isinstance(result, Release):
+                run.released.setdefault(step.name, {})[name] = result
+            if crosses:
                 assert isinstance(result, Release), (
-                    f"step {step.name!r}: a client's result must be a Release, an Outcome or None, got "
-                    f"{type(result).__name__}"
+                    f"step {step.name!r}: a server step follows, so it must return a Release, got "
+                    f"{type(result).__name__}; an Outcome or a plain message never crosses"
                 )
-                crossing_bytes(result.payload)
-                run.crossed.setdefault(step.name, {})[name] = result
-                to_server[name] = result.payload
+                run.crossed.setdefault(step.name, {})[name] = crossing_bytes(method, result.payload)
+            else:
+                assert isinstance(result, _KEPT), (
+                    f"step {step.name!r}: must return a Release, a message or None, got {type(result).__name__}"
+                )
+        arrived = dict(received)
     return run
 
 
-def _checked_answer(step: Step, answer: Any, clients: Mapping[ClientId, ClientSite]) -> dict[ClientId, Message]:
+def _checked_answer(
+    method: type[TransferMethod], step: Step, answer: Any, clients: Mapping[ClientId, ClientSite]
+) -> dict[ClientId, Message]:
     if answer is None:
         return {}
     assert isinstance(answer, Mapping), (
@@ -108,7 +127,7 @@ def _checked_answer(step: Step, answer: Any, clients: Mapping[ClientId, ClientSi
     strangers = sorted(set(answer) - set(clients))
     assert not strangers, f"step {step.name!r}: answers clients that do not exist: {', '.join(map(str, strangers))}"
     for message in answer.values():
-        crossing_bytes(message)
+        crossing_bytes(method, message)
     return dict(answer)
 
 

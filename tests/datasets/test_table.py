@@ -86,3 +86,8 @@ def test_hub_label_features_give_their_names(tmp_path):
     made.save_to_disk(str(tmp_path / "saved"))
     source = DataSource("hub", "text", "label", labels=("yes", "no"), path=str(tmp_path / "saved"))
     assert get_manager().create("dataset", "hub", source).load().label == ("yes", "no")
+
+
+def test_an_unknown_option_gets_the_nearest(tmp_path):
+    with pytest.raises(RefusedInput, match=r"^data \(json\): unknown option 'limt'; did you mean 'limit'\?$"):
+        load(tmp_path, rows_of("a", "b"), options={"limt": 2})

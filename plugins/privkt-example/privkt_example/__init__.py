@@ -1,0 +1,1 @@
+"""A small privkt plugin to start from."""
