@@ -17,6 +17,7 @@ from torch import nn
 from privkt.contracts import Adapter, BackendError, SoftPrompt
 from privkt_transformers.loading import Loaded, clone
 from privkt_transformers.options import LoraOptions
+from privkt_transformers.quiet import quiet_transformers
 
 CONFIG, WEIGHTS, README = "adapter_config.json", "adapter_model.safetensors", "README.md"
 _SOFT_PROMPT_KEY = "prompt_embeddings"
@@ -34,14 +35,15 @@ def with_adapter(base: Loaded, adapter: Adapter) -> Loaded:
                 raise BackendError(f"adapter: it must hold {name}, and it does not; train it again")
             Path(folder, name).write_bytes(adapter.files[name])
         try:
-            wrapped = PeftModel.from_pretrained(network, folder, autocast_adapter_dtype=False)
+            with quiet_transformers():
+                wrapped = PeftModel.from_pretrained(network, folder, autocast_adapter_dtype=False)
         except (ValueError, KeyError, RuntimeError) as error:
             raise BackendError(
                 f"adapter: it must fit {base.folder.name!r}, and PEFT raised {type(error).__name__}; use it over the "
                 "model that it was trained on"
             ) from None
     inner = wrapped.get_base_model().to(base.dtype).eval().requires_grad_(False)
-    return replace(base, network=inner)
+    return replace(base, network=inner, weights_id=None)
 
 
 def with_soft_prompt(base: Loaded, prompt: SoftPrompt) -> Loaded:
@@ -57,7 +59,7 @@ def with_soft_prompt(base: Loaded, prompt: SoftPrompt) -> Loaded:
             f"soft prompt: it must be one tensor {_SOFT_PROMPT_KEY} of rows of {width} numbers, and it is not; use a "
             "PROMPT_TUNING prompt that was trained on this model"
         )
-    return replace(base, prefix=rows.to(base.device, torch.float32))
+    return replace(base, prefix=rows.to(base.device, torch.float32), weights_id=None)
 
 
 def add_lora(network: nn.Module, options: LoraOptions, *, generative: bool, seed: int) -> PeftModel:
@@ -78,10 +80,10 @@ def add_lora(network: nn.Module, options: LoraOptions, *, generative: bool, seed
         layers_to_transform=layers,
         task_type="CAUSAL_LM" if generative else "FEATURE_EXTRACTION",
     )
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), quiet_transformers():
         torch.manual_seed(seed)
         try:
-            return get_peft_model(network, config, autocast_adapter_dtype=True)  # type: ignore[arg-type]
+            return get_peft_model(network, config, autocast_adapter_dtype=True)
         except ValueError as error:
             raise BackendError(
                 f"lora: the targets must be modules of the model, and PEFT refused: {error}; correct `lora.targets`"
@@ -91,7 +93,8 @@ def add_lora(network: nn.Module, options: LoraOptions, *, generative: bool, seed
 def adapter_files(wrapped: PeftModel, name: str) -> Adapter:
     """A trained adapter as PEFT's three files, with the model's public name in place of any path."""
     with tempfile.TemporaryDirectory(prefix="privkt-") as folder:
-        wrapped.save_pretrained(folder, safe_serialization=True)
+        with quiet_transformers():
+            wrapped.save_pretrained(folder)
         config: dict[str, Any] = json.loads(Path(folder, CONFIG).read_text(encoding="utf-8"))
         weights = Path(folder, WEIGHTS).read_bytes()
     config.update(base_model_name_or_path=name, inference_mode=True)
@@ -102,3 +105,14 @@ def adapter_files(wrapped: PeftModel, name: str) -> Adapter:
         README: readme.encode(),
     }
     return Adapter(files)
+
+
+def write_adapter(adapter: Adapter, folder: Path) -> None:
+    """The adapter's files in `folder`."""
+    for name, content in adapter.files.items():
+        (folder / name).write_bytes(content)
+
+
+def read_adapter(folder: Path) -> Adapter:
+    """The adapter whose files lie in `folder`."""
+    return Adapter({name: (folder / name).read_bytes() for name in (CONFIG, WEIGHTS, README)})

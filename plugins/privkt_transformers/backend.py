@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,6 +32,8 @@ from privkt_transformers.folders import ModelPlace
 from privkt_transformers.options import parse_options
 
 if TYPE_CHECKING:
+    import torch
+
     from privkt_transformers.loading import Loaded
 
 _PROBE = "The weather is nice today."
@@ -138,15 +139,16 @@ class TransformersBackend(Backend):
                 f"model {self.name!r}: weights must be an Adapter, a SoftPrompt or a Model, got "
                 f"{type(weights).__name__}; hand on what `train` returned (the payload of a Release)"
             )
-        context = replace(self.context)
-        return TransformersBackend(self.options, context, weights=weights)
+        return TransformersBackend(self.options, self.context, weights=weights)
 
     def release_memory(self) -> None:
         """Frees what only this backend uses; weights that another role shares stay."""
-        vars(self).pop("loaded", None)
+        from privkt_transformers.feature_memory import forget_features
         from privkt_transformers.loading import forget
 
+        vars(self).pop("loaded", None)
         forget(self)
+        forget_features()
 
     def batch_tokens(self, *, generating: bool = False) -> int:
         """How many tokens one batch of inference holds, from the options or the device."""
@@ -154,23 +156,55 @@ class TransformersBackend(Backend):
 
         return tokens_at_once(self.settings.batch_tokens, self.loaded.device, generating=generating)
 
+    @property
+    def place_of_weights(self) -> ModelPlace:
+        """Where the whole weights come from: a trained Model, else the model of the config."""
+        return ModelPlace(str(self.weights.folder)) if isinstance(self.weights, Model) else self.place
+
+    @property
+    def identity(self) -> str:
+        """What a training of this backend depends on beside its examples and recipe."""
+        return f"{self.place_of_weights.fetch()}|{self.settings.model_dump_json()}"
+
+    @property
+    def inference_dtype(self) -> torch.dtype:
+        """The precision of frozen weights."""
+        from privkt_transformers.devices import pick_device, pick_dtype
+
+        return pick_dtype(self.settings.dtype, pick_device(self.settings.device))
+
+    @property
+    def computes_in_bfloat16(self) -> bool:
+        """Whether ordinary training of float32 weights multiplies in bfloat16."""
+        import torch
+
+        return self.inference_dtype == torch.bfloat16
+
     @cached_property
     def loaded(self) -> Loaded:
         """The model, loaded on first use, with this backend's weights in place."""
+        return self._load(self.inference_dtype)
+
+    def base_for(self, *, float32: bool) -> Loaded:
+        """What a training begins from; its weights are shared, so it works on copies."""
+        import torch
+
+        return self._load(torch.float32) if float32 else self.loaded
+
+    def _load(self, dtype: torch.dtype) -> Loaded:
         import torch
 
         from privkt_transformers import adapters
-        from privkt_transformers.devices import pick_device, pick_dtype
+        from privkt_transformers.devices import pick_device
         from privkt_transformers.loading import load
 
         if self.settings.threads is not None:
             torch.set_num_threads(self.settings.threads)
-        device = pick_device(self.settings.device)
-        place = ModelPlace(str(self.weights.folder)) if isinstance(self.weights, Model) else self.place
+        place = self.place_of_weights
         base = load(
             place.fetch(),
-            dtype=pick_dtype(self.settings.dtype, device),
-            device=device,
+            dtype=dtype,
+            device=pick_device(self.settings.device),
             generative=place.generative,
             user=self,
         )

@@ -88,7 +88,7 @@ def features(
 ) -> np.ndarray:
     """Pooled hidden states, [n, d] float32, as a classifier's head takes them."""
     rows = truncated(loaded, texts, pooling.max_length)
-    found = np.zeros((len(rows), loaded.config.get_text_config().hidden_size), dtype=np.float32)
+    found = np.zeros((len(rows), loaded.hidden_size), dtype=np.float32)
     with memory_advice("embed", "lower the model's `batch_tokens`"), torch.inference_mode():
         for batch in batches_by_tokens([len(row) for row in rows], batch_tokens):
             padded = pad(loaded, [rows[i] for i in batch], left=False)

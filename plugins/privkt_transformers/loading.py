@@ -6,29 +6,33 @@ import copy
 import threading
 import weakref
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer
-from transformers.utils import logging as transformers_logging
 
 from privkt.contracts import BackendError
 from privkt_transformers.devices import memory_advice
+from privkt_transformers.quiet import quiet_transformers
 
 _FALLBACK_CONTEXT = 2048
+WEIGHT_FILES = ("*.safetensors", "pytorch_model*.bin")
+HEAD_FILE = "classifier_head.safetensors"
 _lock = threading.RLock()
-_in_memory: dict[tuple[str, torch.dtype, str, bool], Loaded] = {}
-_users: dict[tuple[str, torch.dtype, str, bool], weakref.WeakSet[Any]] = {}
+_Key = tuple[str, torch.dtype, str, bool]
+_in_memory: dict[_Key, Loaded] = {}
+_users: dict[_Key, weakref.WeakSet[Any]] = {}
 
 
 @dataclass(frozen=True, eq=False)
 class Loaded:
     """A model with its tokenizer. The weights are shared: whoever changes them works on a `clone`.
 
-    `context`: how many tokens one sequence may have. `prefix`: a soft prompt's rows, [k, d], put before every sequence.
+    `context`: how many tokens one sequence may have. `weights_id`: equal for equal unchanged weight files, None for
+    weights that an adapter changes. `prefix`: a soft prompt's rows, [k, d], put before every sequence.
     """
 
     network: nn.Module
@@ -38,11 +42,17 @@ class Loaded:
     dtype: torch.dtype
     generative: bool
     context: int
+    weights_id: str | None = None
     prefix: torch.Tensor | None = None
 
     @property
     def config(self) -> Any:
         return self.network.config
+
+    @property
+    def hidden_size(self) -> int:
+        """Length of one hidden state."""
+        return int(self.config.get_text_config().hidden_size)
 
     @property
     def pad(self) -> int:
@@ -74,12 +84,22 @@ def load(folder: Path, *, dtype: torch.dtype, device: torch.device, generative: 
 
     Raises: BackendError, when the folder cannot be loaded.
     """
-    key = (str(folder.resolve()), dtype, str(device), generative)
+    key = (weights_id(folder), dtype, str(device), generative)
     with _lock:
         if key not in _in_memory:
-            _in_memory[key] = _read(folder, dtype, device, generative)
+            _in_memory[key] = replace(_read(folder, dtype, device, generative), weights_id=key[0])
         _users.setdefault(key, weakref.WeakSet()).add(user)
-        return _in_memory[key]
+        return replace(_in_memory[key], folder=folder)
+
+
+def weights_id(folder: Path) -> str:
+    """Which weight files a folder has: the same for a folder that links another's files.
+
+    A classifier over a frozen model links its weights, and so costs no memory beside it.
+    """
+    files = sorted(file for pattern in WEIGHT_FILES for file in folder.glob(pattern))
+    stats = [(file.name, file.stat()) for file in files if file.name != HEAD_FILE]
+    return "|".join(f"{name}:{s.st_dev}:{s.st_ino}:{s.st_size}:{s.st_mtime_ns}" for name, s in stats)
 
 
 def forget(user: object) -> None:
@@ -107,12 +127,11 @@ def clone(network: nn.Module, own: Callable[[str], bool] = lambda name: False) -
 
 def _read(folder: Path, dtype: torch.dtype, device: torch.device, generative: bool) -> Loaded:
     kind = AutoModelForCausalLM if generative else AutoModel
-    bars = transformers_logging.is_progress_bar_enabled()
-    verbosity = transformers_logging.get_verbosity()
-    transformers_logging.disable_progress_bar()
-    transformers_logging.set_verbosity_error()
     try:
-        with memory_advice("loading a model", "choose a smaller model or `dtype: bfloat16`"):
+        with (
+            quiet_transformers(),
+            memory_advice("loading a model", "choose a smaller model or `dtype: bfloat16`"),
+        ):
             network = kind.from_pretrained(folder, dtype=dtype, local_files_only=True)
             tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError, KeyError) as error:
@@ -120,10 +139,6 @@ def _read(folder: Path, dtype: torch.dtype, device: torch.device, generative: bo
             f"model {folder.name!r}: its folder must load with transformers, and it raised {type(error).__name__}: "
             f"{str(error).splitlines()[0]}; fetch the model again, or check that its tokenizer lies beside it"
         ) from None
-    finally:
-        transformers_logging.set_verbosity(verbosity)
-        if bars:
-            transformers_logging.enable_progress_bar()
     network.to(device).eval().requires_grad_(False)  # type: ignore[arg-type]
     if tokenizer.pad_token_id is None and tokenizer.eos_token_id is not None:
         tokenizer.pad_token = tokenizer.eos_token

@@ -1,0 +1,68 @@
+"""Training examples as token ids: what a model reads and on which tokens it is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from privkt.contracts import Example, Recipe
+from privkt_transformers.loading import Loaded
+from privkt_transformers.losses import completion_losses
+from privkt_transformers.network import hidden_states, pad
+from privkt_transformers.prompts import encode, encode_prompts
+
+_WIDTH_MULTIPLE = 8
+
+
+@dataclass(frozen=True)
+class Row:
+    """One example's ids; tokens from `first` on are trained on. An example is one row: cut, never split or packed."""
+
+    ids: tuple[int, ...]
+    first: int
+
+
+def encode_examples(loaded: Loaded, examples: Sequence[Example], recipe: Recipe) -> list[Row]:
+    """Each example as prompt, completion and an end token, in at most `recipe.max_length` tokens.
+
+    Edge cases: a long completion loses its end; a prompt without room loses its beginning, down to half the room.
+    """
+    prompts = encode_prompts(loaded, [example.prompt for example in examples])
+    completions = encode(loaded, [example.completion for example in examples], special=False)
+    end = sorted(loaded.ends)[:1]
+    rows = []
+    for prompt, completion in zip(prompts, completions, strict=True):
+        completion = [*completion, *end]
+        room = recipe.max_length - len(completion)
+        if len(prompt) > room:
+            prompt = prompt[-max(room, recipe.max_length // 2, 1) :]
+        ids = tuple([*prompt, *completion][: recipe.max_length])
+        rows.append(Row(ids, 1 if recipe.train_on_prompt else len(prompt)))
+    return rows
+
+
+def row_losses(loaded: Loaded, rows: Sequence[Row]) -> torch.Tensor:
+    """Mean cross-entropy over each row's trained tokens, [b] float32.
+
+    Guarantee: a row's loss depends on that row alone: padding is masked and carries no loss, and the mean is over the
+        row's own tokens, not over the batch's.
+    """
+    longest = max(len(row.ids) for row in rows)
+    batch = pad(loaded, [row.ids for row in rows], left=False, width=-(-longest // _WIDTH_MULTIPLE) * _WIDTH_MULTIPLE)
+    hidden = hidden_states(loaded, batch)
+    offset = 0 if loaded.prefix is None else loaded.prefix.shape[0]
+    owner, place, target = [], [], []
+    for i, row in enumerate(rows):
+        trained = range(row.first, len(row.ids))
+        owner += [i] * len(trained)
+        place += [offset + k - 1 for k in trained]
+        target += [row.ids[k] for k in trained]
+    device = hidden.device
+    at = torch.tensor(owner, device=device)
+    losses = completion_losses(
+        loaded.network, hidden[at, torch.tensor(place, device=device)], torch.tensor(target, device=device)
+    )
+    counts = torch.tensor([len(row.ids) - row.first for row in rows], device=device)
+    return losses.new_zeros(len(rows)).index_add(0, at, losses) / counts.clamp(min=1)
