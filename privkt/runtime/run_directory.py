@@ -192,7 +192,9 @@ class RunDirectory:
 
     def keep_head(self, data_name: str, head: str) -> None:
         """Remembers a ledger's head."""
-        write_json(self.private / "heads.json", {**self.heads(), data_name: head})
+        heads = self.heads()
+        if heads.get(data_name) != head:
+            write_json(self.private / "heads.json", {**heads, data_name: head})
 
 
 def _differences(ours: Any, theirs: Any, place: str = "") -> Iterator[str]:
