@@ -44,9 +44,13 @@ class Findings:
 
     @property
     def capabilities(self) -> frozenset[Capability]:
+        """CHAT answers conversations, GENERATE continues a plain text as it stands.
+
+        A server with chat alone still takes a string, as one user message, but what comes back does not continue it.
+        """
         found = set()
         if self.facts.get("chat"):
-            found |= {Capability.CHAT, Capability.GENERATE}
+            found.add(Capability.CHAT)
         if self.facts.get("completions"):
             found.add(Capability.GENERATE)
         if self.facts.get("echo") is not None:

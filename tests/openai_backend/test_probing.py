@@ -44,6 +44,12 @@ def test_transformers_serve_generates(transformers_server, model_folder, backend
     assert made.generate(["The river"], sampling)[0] == strings[0]
 
 
+def test_a_server_with_chat_alone_continues_no_plain_text(faulty, backend):
+    assert backend(faulty("--no-completions")).probe() == {Capability.CHAT}
+    assert backend(faulty(), endpoint="chat").probe() == {Capability.CHAT}
+    assert backend(faulty(), endpoint="completions").probe() == {Capability.GENERATE}
+
+
 def test_the_probe_is_asked_once_in_a_process(faulty, backend):
     server = faulty()
     backend(server).probe()
