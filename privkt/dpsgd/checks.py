@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset, Sampler
 
 from privkt.dpsgd.errors import RefusedTraining
@@ -50,6 +50,11 @@ def need_one_process() -> None:
 
 def need_optimizer(optimizer: torch.optim.Optimizer, layout: Layout) -> None:
     """Refuses an optimizer that holds other parameters than the model trains: some would never move."""
+    if any(float(state.get("step", 1)) != 0 for state in optimizer.state.values()):  # Adagrad begins with a state
+        raise RefusedTraining(
+            "PrivateTraining: the optimizer must be new, got one with a state (momentum may hold private gradients); "
+            "make another"
+        )
     held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
     stale = [name for name, parameter in layout.named() if id(parameter) not in held]
     if stale:
@@ -64,6 +69,32 @@ def need_optimizer(optimizer: torch.optim.Optimizer, layout: Layout) -> None:
                 raise RefusedTraining(
                     f"PrivateTraining: the optimizer must hold parameters of the model alone, got another of shape "
                     f"{tuple(parameter.shape)}; make it from model.parameters()"
+                )
+
+
+class Untouched:
+    """What may not change while a model trains: everything it would save that the noisy gradient does not move.
+
+    Raises: RefusedTraining from `check`, naming what was written to (a running statistic, a frozen weight).
+    """
+
+    def __init__(self, model: nn.Module, layout: Layout) -> None:
+        trained = {parameter.data_ptr() for _, parameter in layout.named()}
+        self._model = model
+        self._versions = {
+            name: (value.data_ptr(), value._version)
+            for name, value in model.state_dict().items()
+            if isinstance(value, Tensor) and not value.is_inference() and value.data_ptr() not in trained
+        }
+
+    def check(self) -> None:
+        state = self._model.state_dict()
+        for name, (address, version) in self._versions.items():
+            value = state.get(name)
+            if value is None or value.data_ptr() != address or value._version != version:
+                raise RefusedTraining(
+                    f"PrivateTraining: only trained parameters may change, got a write to {name!r}, which would be "
+                    "saved without noise; switch off the layer that keeps statistics of its inputs"
                 )
 
 

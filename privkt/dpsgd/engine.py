@@ -77,13 +77,8 @@ class Engine:
         else:
             self._buffer.zero_()
         self._samples = samples
+        self._need_same_parameters()
         for site in self.layout.sites:
-            for name, slot in site.slots.items():
-                if site.module._parameters.get(name) is not slot.parameter:
-                    raise RefusedTraining(
-                        f"PrivateTraining: parameter {name!r} of layer {site.name!r} must be the one it was made with, "
-                        "got another; move the model and add adapters before PrivateTraining and the optimizer"
-                    )
             site.module.__dict__["forward"] = self._forward(site)
         for prompt in self.layout.prompts:
             prompt.owner.__dict__["get_prompt"] = self._get_prompt(prompt)
@@ -96,6 +91,23 @@ class Engine:
             site.module.__dict__.pop("forward", None)
         for prompt in self.layout.prompts:
             prompt.owner.__dict__.pop("get_prompt", None)
+
+    def _need_same_parameters(self) -> None:
+        """A layer unfrozen later would get an ordinary gradient; one frozen later could lose a part unnoticed."""
+        for site in self.layout.sites:
+            for name, slot in site.slots.items():
+                if site.module._parameters.get(name) is not slot.parameter:
+                    raise RefusedTraining(
+                        f"PrivateTraining: parameter {name!r} of layer {site.name!r} must be the one it was made with, "
+                        "got another; move the model and add adapters before PrivateTraining and the optimizer"
+                    )
+        planned = {id(slot.parameter) for slot in self.layout.slots}
+        for name, parameter in self.model.named_parameters():
+            if parameter.requires_grad != (id(parameter) in planned):
+                raise RefusedTraining(
+                    f"PrivateTraining: the trainable parameters must stay those it was made with, got a change of "
+                    f"{name!r}; freeze and unfreeze before PrivateTraining and the optimizer"
+                )
 
     def forget(self) -> None:
         """Frees the buffer."""

@@ -114,6 +114,9 @@ class EmbeddingRule(Rule):
         sample = torch.arange(ids.shape[0], device=ids.device).unsqueeze(1).expand_as(ids)
         rows["weight"].index_put_((sample, ids), g, accumulate=True)
 
+    def untrained(self, module: nn.Module) -> Mapping[str, int]:
+        return {"weight": module.padding_idx} if isinstance(module.padding_idx, int) else {}
+
 
 class LayerNormRule(Rule):
     """`nn.LayerNorm`: row b of the weight is the sum of G_b times the normalised input, of the bias the sum of G_b."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -47,12 +47,16 @@ class PromptSite:
 
 @dataclass(frozen=True)
 class Layout:
-    """All trainable parameters in one row of `width` float32 values."""
+    """All trainable parameters in one row of `width` float32 values.
+
+    `still`: rows of parameters that no layer ever trains (an embedding's padding).
+    """
 
     slots: tuple[Slot, ...]
     sites: tuple[Site, ...]
     prompts: tuple[PromptSite, ...] = ()
     width: int = field(default=0)
+    still: tuple[tuple[Slot, int], ...] = ()
 
     @property
     def device(self) -> torch.device:
@@ -97,7 +101,17 @@ def lay_out(model: nn.Module) -> Layout:
         )
     prompts = tuple(_prompts(model, slots))
     sites = tuple(_sites(model, slots, {site.slot.name for site in prompts}))
-    return Layout(tuple(slots.values()), sites, prompts, max(slot.stop for slot in slots.values()))
+    return Layout(tuple(slots.values()), sites, prompts, max(slot.stop for slot in slots.values()), _still(sites))
+
+
+def _still(sites: tuple[Site, ...]) -> tuple[tuple[Slot, int], ...]:
+    uses = Counter(slot.name for site in sites for slot in site.slots.values())
+    return tuple(
+        (site.slots[name], row)
+        for site in sites
+        for name, row in site.rule.untrained(site.module).items()
+        if name in site.slots and uses[site.slots[name].name] == 1  # a tied head trains the row after all
+    )
 
 
 def _slots(model: nn.Module) -> dict[int, Slot]:
@@ -157,6 +171,3 @@ def _sites(model: nn.Module, slots: dict[int, Slot], claimed: set[str]) -> Itera
 def _listed(names: list[str], most: int = 5) -> str:
     more = len(names) - most
     return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
-
-
-Replacement = tuple[nn.Module, str, Callable[..., Any]]

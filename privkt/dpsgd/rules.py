@@ -56,6 +56,10 @@ class Rule(ABC):
         Shapes: grad: that of the output.
         """
 
+    def untrained(self, module: nn.Module) -> Mapping[str, int]:
+        """Rows of a parameter that ordinary training never moves, by the parameter's name; noise must not either."""
+        return {}
+
 
 _RULES: list[Rule] = []
 

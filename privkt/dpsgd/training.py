@@ -15,7 +15,7 @@ from privkt.contracts.messages import Adapter, Model, SoftPrompt
 from privkt.contracts.progress import NoProgress, Progress
 from privkt.dpsgd import checkpoint as checkpoints
 from privkt.dpsgd import losses as per_sample
-from privkt.dpsgd.checks import need_data_set, need_losses, need_one_process, need_optimizer, samples_at_once
+from privkt.dpsgd.checks import Untouched, need_data_set, need_losses, need_one_process, need_optimizer, samples_at_once
 from privkt.dpsgd.engine import Engine
 from privkt.dpsgd.errors import RefusedTraining, TrainingError
 from privkt.dpsgd.export import payload
@@ -121,6 +121,7 @@ class PrivateTraining:
         self._done = 0
         self._restore()
         self._start = self._done
+        self._untouched = Untouched(model, self._engine.layout)
 
     @property
     def plan(self) -> Plan:
@@ -211,6 +212,7 @@ class PrivateTraining:
                     "the loop to its end (stopping early because of private data has no accounting)"
                 )
             self._charge()
+            self._untouched.check()
             message: Adapter | SoftPrompt | Model = payload(
                 self.model, guarantee=self._guarantee, plan=self._plan, model_name=self._model_name, folder=folder
             )
@@ -284,8 +286,12 @@ class PrivateTraining:
         self._broken = True  # until everything below has happened
         before = None if self._moved else [p.detach().clone() for _, p in self._engine.layout.named()]
         gradient = self._mean.take()
+        self.optimizer.zero_grad(set_to_none=True)  # nothing but the noisy mean may move a weight
         for slot, part in self._engine.layout.split(gradient):
             slot.parameter.grad = part.to(slot.parameter.dtype)
+        for slot, row in self._engine.layout.still:
+            assert slot.parameter.grad is not None
+            slot.parameter.grad[row] = 0
         rates = [float(group.get("lr", 1.0)) for group in self.optimizer.param_groups]
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)

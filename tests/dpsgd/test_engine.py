@@ -204,6 +204,19 @@ def test_a_prompt_encoder_that_runs_once_is_refused(dp):
         Engine(get_peft_model(dp.make("llama"), config))
 
 
+def test_a_layer_that_is_unfrozen_or_frozen_later_is_refused():
+    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
+    model[1].requires_grad_(False)
+    engine = Engine(model)
+    for layer, changed in ((model[1], True), (model[0], False)):
+        layer.requires_grad_(changed)
+        with pytest.raises(RefusedTraining, match="must stay those it was made with"):
+            engine.open(2)
+        layer.requires_grad_(not changed)
+    with engine.microbatch(2):
+        assert model(torch.zeros(2, 4)).requires_grad
+
+
 def test_parameters_that_were_replaced_are_refused(dp):
     model = nn.Sequential(nn.Linear(4, 4))
     engine = Engine(model)

@@ -169,6 +169,56 @@ def test_an_optimizer_made_before_the_adapter_is_refused(dp):
         dp.training(model, optimizer=stale)
 
 
+def test_an_optimizer_with_a_past_is_refused(dp):
+    model = dp.make("llama-lora")
+    optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=0.1)
+    dp.losses_of(model, dp.collate(dp.records(2))).sum().backward()
+    optimizer.step()
+    with pytest.raises(RefusedTraining, match="optimizer must be new"):
+        dp.training(model, optimizer=optimizer)
+
+
+def test_a_frozen_parameter_with_an_old_gradient_does_not_move(dp):
+    model = dp.make("llama-lora")
+    frozen = model.base_model.model.lm_head.weight
+    frozen.grad = torch.ones_like(frozen)
+    before = frozen.detach().clone()
+    dp.run(dp.training(model, optimizer=torch.optim.SGD(model.parameters(), lr=0.1)))
+    assert torch.equal(frozen, before)
+
+
+class Counting(torch.nn.Module):
+    """Adds up what it sees, where `state_dict` would find it."""
+
+    def __init__(self, keeps):
+        super().__init__()
+        self.words, self.head, self.keeps = torch.nn.Embedding(61, 4, padding_idx=0), torch.nn.Linear(4, 61), keeps
+        self.register_buffer("seen", torch.zeros(61))
+
+    def forward(self, input_ids, attention_mask=None, use_cache=False):
+        if self.keeps:
+            self.seen[input_ids] += 1
+        return type("Output", (), {"logits": self.head(self.words(input_ids))})()
+
+
+def test_a_layer_that_keeps_statistics_is_refused(dp, tmp_path):
+    training = dp.training(Counting(keeps=True))
+    dp.run(training)
+    with pytest.raises(RefusedTraining, match="got a write to 'seen'"):
+        training.finish(tmp_path / "model")
+    training = dp.training(Counting(keeps=False))
+    dp.run(training)
+    assert training.finish(tmp_path / "model").payload.folder == tmp_path / "model"
+
+
+def test_padding_vectors_are_not_trained_by_noise(dp):
+    model = Counting(keeps=False)
+    before = model.words.weight.detach().clone()
+    dp.run(dp.training(model))
+    assert torch.equal(model.words.weight[0], before[0])
+    assert not torch.equal(model.words.weight[1], before[1])
+
+
 def test_a_scalar_loss_is_refused_with_the_fix_and_nothing_spent(dp, ledger):
     training = dp.training(budget=Budget(8.0, 1e-3, ledger=ledger))
     with pytest.raises(RefusedTraining, match=r"got a scalar; use training.causal_lm_losses"):
