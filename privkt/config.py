@@ -22,12 +22,12 @@ class BudgetConfig(_Block):
     `reproduce` allows a paper's delta = 1/N, with a warning.
     """
 
-    epsilon: float
-    delta: float | None = None
+    epsilon: float = Field(gt=0, allow_inf_nan=False)
+    delta: float | None = Field(default=None, gt=0, lt=1)
     unit: Unit = Unit.RECORD
     neighbouring: Neighbouring = Neighbouring.ZERO_OUT
-    cap_epsilon: float | None = None
-    cap_delta: float | None = None
+    cap_epsilon: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    cap_delta: float | None = Field(default=None, ge=0, lt=1)
     filter: Literal["basic", "zcdp"] = "basic"
     reproduce: bool = False
 
@@ -52,7 +52,7 @@ class PrivateDataConfig(DataConfig):
     """A client's data: `name` identifies its ledger, `size` is the declared, public N."""
 
     name: str
-    size: int = Field(gt=0)
+    size: int = Field(gt=0, strict=True)
     public: bool = False
 
 
@@ -85,14 +85,14 @@ class EvaluationConfig(_Block):
 
 
 class RunConfig(_Block):
-    """A whole run. `method_config` is the block named after the method (`fdkt: {...}`), checked by the method itself."""
+    """A whole run. `method_config` is the block named after the method (`fdkt: {...}`), which the method checks."""
 
     method: str
     budget: BudgetConfig
     clients: tuple[ClientConfig, ...] = Field(min_length=1)
     models: dict[str, ModelConfig]
     evaluation: EvaluationConfig | None = None
-    seeds: tuple[int, ...] = (0,)
+    seeds: tuple[int, ...] = Field(default=(0,), min_length=1)
     method_config: dict[str, Any] = Field(default_factory=dict)
 
     @model_validator(mode="after")
@@ -103,17 +103,35 @@ class RunConfig(_Block):
         ):
             twice = sorted({n for n in names if names.count(n) > 1})
             if twice:
-                raise ValueError(
-                    f"{what} must differ (a ledger belongs to one data set), got {twice[0]!r} twice"
-                )
+                raise ValueError(f"{what} must differ (a ledger belongs to one data set), got {twice[0]!r} twice")
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError("seeds must differ, and one stands there twice; each gives one result")
         return self
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe YAML in which a key that stands twice in one mapping is a fault: plain YAML keeps the last in silence."""
+
+
+def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
+    seen: set[str] = set()
+    for key_node, _ in node.value:  # before merge keys (<<) add theirs, which may be overridden
+        key = key_node.value if isinstance(key_node, yaml.ScalarNode) else None
+        if key in seen:
+            raise yaml.constructor.ConstructorError(None, None, f"key {key!r} stands there twice", key_node.start_mark)
+        seen |= {key} if key is not None else set()
+    loader.flatten_mapping(node)
+    return loader.construct_mapping(node, deep=True)
+
+
+_Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
 
 
 def load_config(path: Path | str) -> RunConfig:
     """Reads and validates a YAML file. Raises RefusedInput naming the key, the rule, what came and the nearest name."""
     path = Path(path)
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+        raw = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)  # a SafeLoader
     except FileNotFoundError:
         raise RefusedInput(f"config: no file at {path}; give the path of a YAML config") from None
     except UnicodeDecodeError:
@@ -121,7 +139,11 @@ def load_config(path: Path | str) -> RunConfig:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        raise RefusedInput(f"config: {path} is not valid YAML{where}; mend the file") from None
+        what = getattr(error, "problem", "") or "" if isinstance(error, yaml.constructor.ConstructorError) else ""
+        twice = f": {what}" if what.endswith("twice") else ""
+        raise RefusedInput(f"config: {path} is not valid YAML{where}{twice}; mend the file") from None
+    except (ValueError, RecursionError):
+        raise RefusedInput(f"config: {path} holds a value that YAML cannot read; quote dates and plain text") from None
     return parse_config(raw, base=path.parent)
 
 
@@ -131,14 +153,23 @@ def parse_config(raw: Any, base: Path | None = None) -> RunConfig:
         raise RefusedInput(f"config: must be a mapping with at least `method`, got {type(raw).__name__}")
     raw = dict(raw)
     if "client" in raw and "clients" not in raw:
-        raw["clients"] = [{"name": "client", **raw.pop("client")}]
+        client = raw.pop("client")
+        if not isinstance(client, dict):
+            raise RefusedInput(
+                f"config: `client` must be a mapping with `data`, got {type(client).__name__}; "
+                "write `client: {data: ...}`"
+            )
+        raw["clients"] = [{"name": "client", **client}]
     if "seed" in raw and "seeds" not in raw:
         raw["seeds"] = [raw.pop("seed")]
     method = raw.get("method")
     if isinstance(method, str):
         block = method.rpartition(":")[2]
         if block in raw and block not in RunConfig.model_fields:
-            raw["method_config"] = raw.pop(block) or {}
+            settings = raw.pop(block)
+            if not isinstance(settings, dict | None):
+                raise RefusedInput(f"config: `{block}` must be a mapping of its keys, got {type(settings).__name__}")
+            raw["method_config"] = settings or {}
     try:
         config = RunConfig.model_validate(raw)
     except ValidationError as error:
@@ -146,15 +177,13 @@ def parse_config(raw: Any, base: Path | None = None) -> RunConfig:
     return _with_absolute_paths(config, base) if base else config
 
 
-def describe(
-    subject: str, error: ValidationError, model: type[BaseModel], extra: tuple[str, ...] = ()
-) -> str:
+def describe(subject: str, error: ValidationError, model: type[BaseModel], extra: tuple[str, ...] = ()) -> str:
     """All faults of a validation, one a line, with the nearest valid name for an unknown key."""
     lines = []
     for fault in error.errors():
         place = ".".join(str(part) for part in fault["loc"])
         if fault["type"] == "extra_forbidden":
-            names = _names_at(model, fault["loc"][:-1]) + list(extra)
+            names = _names_at(model, fault["loc"][:-1]) + (list(extra) if len(fault["loc"]) == 1 else [])
             near = difflib.get_close_matches(str(fault["loc"][-1]), names, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"valid: {', '.join(sorted(names))}"
             lines.append(f"{subject}: unknown key {place!r}; {hint}")
@@ -162,8 +191,11 @@ def describe(
             lines.append(f"{subject}: key {place!r} is missing; add it")
         else:
             # The value itself may be a path or a secret-bearing URL: its type says enough.
+            came = fault["input"]
+            shown = repr(came) if isinstance(came, int | float | None) else type(came).__name__
+            hint = "; put it in quotes" if fault["type"] == "string_type" and isinstance(came, int | float) else ""
             message = fault["msg"].removeprefix("Value error, ")
-            lines.append(f"{subject}: {place or 'config'}: {message} (got {type(fault['input']).__name__})")
+            lines.append(f"{subject}: {place or 'config'}: {message}, got {shown}{hint}")
     return "\n".join(lines)
 
 
