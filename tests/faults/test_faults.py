@@ -67,7 +67,9 @@ def test_planted_fault_is_caught(patch, pristine, tmp_path):
     assert applied.returncode == 0, f"{patch.name} no longer applies; renew it: {applied.stderr}"
     for test in tests:
         result = run(tree, [test])
-        assert result.returncode == FAILED, f"{test} did not notice {patch.stem}:\n{result.stdout[-2000:]}{result.stderr[-2000:]}"
+        assert result.returncode == FAILED, (
+            f"{test} did not notice {patch.stem}:\n{result.stdout[-2000:]}{result.stderr[-2000:]}"
+        )
 
 
 def test_the_named_tests_pass_without_a_fault(pristine):
