@@ -1,7 +1,7 @@
 """Each planted fault must make a named test fail: the tests are held to the same standard as the code.
 
-A patch in `patches/` begins with lines `test: FILE::NAME` saying which tests must fail once it is applied. The same tests
-must pass without it, so that a test that always fails proves nothing.
+A patch in `patches/` begins with lines `test: FILE::NAME` saying which tests must fail once it is applied. The same
+tests must pass without it, so that a test that always fails proves nothing.
 """
 
 from __future__ import annotations
