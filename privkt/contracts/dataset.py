@@ -50,8 +50,8 @@ class DataSource:
 class Dataset(ABC):
     """Reads rows from one kind of source (JSONL, CSV, Parquet, a hub id).
 
-    Errors are `privkt.privacy.RefusedInput` and name the source, the row's number and the rule; never a row's content, and
-    not the path, which may be private too. Whoever knows the data set's declared name puts it before them.
+    Errors are `privkt.privacy.RefusedInput` and name the source, the row's number and the rule; never a row's content,
+    and not the path, which may be private too. Whoever knows the data set's declared name puts it before them.
     """
 
     def __init__(self, source: DataSource) -> None:

@@ -36,9 +36,7 @@ class Texts:
     def __post_init__(self) -> None:
         for name, column in {"label": self.label, **self.columns}.items():
             if column is not None and len(column) != len(self.text):
-                raise ValueError(
-                    f"Texts: column {name!r} must have {len(self.text)} rows like text, got {len(column)}"
-                )
+                raise ValueError(f"Texts: column {name!r} must have {len(self.text)} rows like text, got {len(column)}")
 
     def __len__(self) -> int:
         return len(self.text)

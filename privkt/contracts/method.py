@@ -85,9 +85,7 @@ class Site:
     def model(self, role: str) -> Backend:
         """The backend of a role. Raises KeyError naming the roles that the config gives."""
         if role not in self.models:
-            raise KeyError(
-                f"model role {role!r} is not in the config; it has {', '.join(sorted(self.models))}"
-            )
+            raise KeyError(f"model role {role!r} is not in the config; it has {', '.join(sorted(self.models))}")
         return self.models[role]
 
 
@@ -174,8 +172,8 @@ def _mark(function: Any, side: Side, once: bool) -> Any:
     return mark if function is None else mark(function)
 
 
-class TransferMethod(ABC):
-    """Base of methods. Subclasses define `Config`, the roles they use, steps, `plan` and, if it makes sense, `predict`."""
+class TransferMethod(ABC):  # noqa: B024  (its steps are what a subclass must define, and preflight says so)
+    """Base of methods. Subclasses define `Config`, the roles they use, steps, `plan` and, where it fits, `predict`."""
 
     name: ClassVar[str] = ""
     Config: ClassVar[type[MethodConfig]] = MethodConfig

@@ -5,9 +5,12 @@ from types import SimpleNamespace
 import pytest
 
 from privkt.plugins import (
+    BackendSpec,
     BrokenPlugin,
     DatasetSpec,
+    EvaluatorSpec,
     MechanismSpec,
+    MethodSpec,
     PluginKind,
     PluginManager,
     Status,
@@ -137,6 +140,22 @@ def test_a_newer_hook_leaves_the_rest_of_the_plugin_working():
     manager = manager_of(candidate("new", plugin))
     assert only(manager, "acme:new").status is Status.NEWER
     assert manager.create("dataset", "d", "aab") == {"a": 2, "b": 1}
+
+
+@pytest.mark.parametrize(
+    ("kind", "plugin"),
+    [
+        ("mechanism", plugin_of(privkt_mechanisms=lambda: iter([COIN]))),
+        ("method", plugin_of(privkt_methods=lambda: [MethodSpec("coin", COUNTER)])),
+        ("backend", plugin_of(privkt_backends=lambda: {BackendSpec("coin", COUNTER)})),
+        ("dataset", plugin_of(privkt_datasets=lambda: (DatasetSpec("coin", COUNTER),))),
+        ("evaluator", plugin_of(privkt_evaluators=lambda: [EvaluatorSpec("coin", COUNTER)])),
+    ],
+)
+def test_each_hook_provides_its_kind(kind, plugin):
+    manager = manager_of(candidate("m", plugin))
+    assert [(p.kind, p.full_name) for p in manager.provided()] == [(kind, "acme:coin")]
+    assert [p.kind for p in manager.provided(kind)] == [PluginKind(kind)]
 
 
 def test_an_optional_unknown_hook_is_no_warning():
