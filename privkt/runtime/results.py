@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from privkt.contracts import ClientId, Outcome, Plan, Side, Step, TransferMethod
@@ -27,7 +27,6 @@ class RunResult:
     totals: Mapping[ClientId, AccountTotal]
     crossed: tuple[Crossing, ...]
     seconds: float
-    warnings: tuple[str, ...] = field(default=())
 
     @property
     def statement(self) -> str:

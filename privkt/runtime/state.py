@@ -44,6 +44,12 @@ class DiskState:
         folder, record = self._read(name, _MESSAGE)
         return _get(folder, record)
 
+    def model_folder(self, name: str) -> Path | None:
+        """Where the model of a stored Outcome lies, in Hugging Face or PEFT format; None if it has none."""
+        folder, record = self._read(name, _MESSAGE)
+        model = record.get("model")
+        return folder / model["payload"] if model else None
+
     def save_json(self, name: str, value: Any) -> None:
         """Stores JSON values beside the messages."""
         self._write(name, _VALUES, value)

@@ -60,6 +60,11 @@ class StepResults:
             return self._state.load(f"{step}.value")
         return {client: self._state.load(f"{step}.for.{client}") for client in kind["clients"]}
 
+    def model_folder(self, step: str) -> Path | None:
+        """Where the model that the step's Outcome names lies; None if there is none."""
+        is_message = self._state.load_json(f"{step}.result")["type"] == "message"
+        return self._state.model_folder(f"{step}.value") if is_message else None
+
     def deliver(self, step: str, sender: str, message: Message) -> None:
         """Stores what `sender` sent after `step`."""
         self._state.save(f"{step}.from.{sender}", message)

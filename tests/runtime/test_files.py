@@ -61,9 +61,10 @@ def test_a_failure_at_any_call_keeps_the_old_file_and_no_rest(tmp_path, monkeypa
     def fail(*args, **kwargs):
         raise OSError(28, "No space left on device")
 
-    with monkeypatch.context() as patch, pytest.raises(OSError, match="No space"):
+    with monkeypatch.context() as patch:
         patch.setattr(os, name, fail)
-        write_file(tmp_path / "x", b"new")
+        with pytest.raises(OSError, match="No space"):
+            write_file(tmp_path / "x", b"new")
     assert (tmp_path / "x").read_bytes() == b"old"
     assert [p.name for p in tmp_path.iterdir() if p.name.startswith(".")] == []
 
