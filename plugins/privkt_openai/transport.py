@@ -103,9 +103,11 @@ class Transport:
         expect them. Pauses grow exponentially with jitter; Retry-After is honoured by every request in flight.
         Raises: ServerFailed.
         """
-        most = self._options.max_retries
+        most, last = self._options.max_retries, None
         for attempt in range(most + 1):
             await self._pause_as_asked()
+            if last is not None and self.stopped:
+                raise ServerFailed(last, attempt)
             self._traffic.requests += 1
             failure, answer = await self._once(path, body, read)
             if failure is None:
@@ -116,9 +118,8 @@ class Transport:
             if not failure.transient or attempt >= limit or self.stopped:
                 raise ServerFailed(failure, attempt + 1)
             self._traffic.retries += 1
+            last = failure
             await self._back_off(attempt, failure)
-            if self.stopped:
-                raise ServerFailed(failure, attempt + 1)
         raise AssertionError("the last attempt returns or raises")
 
     async def _once(self, path: str, body: Mapping[str, Any], read: Callable[[Any], T]) -> tuple[Failure | None, Any]:
@@ -155,9 +156,8 @@ class Transport:
     async def _back_off(self, attempt: int, failure: Failure) -> None:
         pause = min(self._options.backoff * 2**attempt, LONGEST_BACKOFF) * random.uniform(0.5, 1.0)
         if failure.retry_after is not None:
-            pause = max(pause, failure.retry_after)
             self._not_before = max(self._not_before, asyncio.get_running_loop().time() + failure.retry_after)
-        self._on_wait(f"{failure.short}, asking again in {pause:.1f} s")
+        self._on_wait(f"{failure.short}, asking again in {max(pause, failure.retry_after or 0):.1f} s")
         await self._rest(pause)
 
     async def _pause_as_asked(self) -> None:

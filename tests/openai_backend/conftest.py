@@ -14,6 +14,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,9 +59,8 @@ def fetch(url: str, seconds: float = 10.0) -> bytes:
 
 def start(*command: str) -> Server:
     """Starts a server that prints its port, and waits for it."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
     process = subprocess.Popen(
-        [sys.executable, *command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment
+        [sys.executable, *command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=quiet_environment()
     )
     lines: queue.Queue[bytes] = queue.Queue()
     threading.Thread(target=lambda: lines.put(process.stdout.readline()), daemon=True).start()
@@ -116,10 +116,7 @@ def backend() -> Callable[..., OpenAIBackend]:
 
 @pytest.fixture(scope="session")
 def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny random Llama with a byte-level tokenizer, or the model of PRIVKT_TEST_SMOLLM2."""
-    given = os.environ.get("PRIVKT_TEST_SMOLLM2")
-    if given:
-        return Path(given)
+    """A tiny random Llama with a byte-level tokenizer."""
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
@@ -157,38 +154,72 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def full_server(model_folder: Path) -> Iterator[Server]:
-    """The server that has it all."""
-    server = start(str(HERE / "server.py"), str(model_folder))
-    yield server
-    stop(server.process)
+    """The server that has it all, over the tiny model."""
+    with full_server_over(model_folder) as server:
+        yield server
 
 
 @pytest.fixture(scope="session")
 def transformers_server(model_folder: Path) -> Iterator[Server]:
-    """`transformers serve` over the same model: it takes logprobs and echo and leaves them out in silence."""
-    pytest.importorskip("uvicorn")
+    """`transformers serve` over the tiny model: it takes logprobs and echo and leaves them out in silence."""
+    with transformers_serve_over(model_folder) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def smollm2_servers() -> Iterator[dict[str, Server | Path]]:
+    """Both servers over the real model of PRIVKT_TEST_SMOLLM2, and its folder."""
+    given = os.environ.get("PRIVKT_TEST_SMOLLM2")
+    if not given:
+        pytest.skip("PRIVKT_TEST_SMOLLM2 names no folder with SmolLM2-135M-Instruct")
+    folder = Path(given)
+    with full_server_over(folder) as full, transformers_serve_over(folder) as silent:
+        yield {"full": full, "silent": silent, "folder": folder}
+
+
+@contextmanager
+def full_server_over(folder: Path) -> Iterator[Server]:
+    """`server.py` over a model, until the block ends."""
+    server = start(str(HERE / "server.py"), str(folder))
+    try:
+        yield server
+    finally:
+        stop(server.process)
+
+
+@contextmanager
+def transformers_serve_over(folder: Path) -> Iterator[Server]:
+    """`transformers serve` over a model, until the block ends."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     program = Path(sysconfig.get_path("scripts")) / "transformers"
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
     flags = ["--host", "127.0.0.1", "--port", str(port), "--device", "cpu", "--log-level", "error"]
     process = subprocess.Popen(
-        [sys.executable, str(program), "serve", *flags, str(model_folder)],
+        [sys.executable, str(program), "serve", *flags, str(folder)],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-        env=environment,
+        env=quiet_environment(),
     )
-    end = time.monotonic() + STARTUP_SECONDS
     try:
-        while True:
-            try:
-                fetch(f"http://127.0.0.1:{port}/health", 2.0)
-                break
-            except (urllib.error.URLError, OSError):
-                if process.poll() is not None or time.monotonic() > end:
-                    raise RuntimeError(f"transformers serve did not start (exit {process.poll()})") from None
-                time.sleep(0.2)
+        wait_for(f"http://127.0.0.1:{port}/health", process)
         yield Server(process, f"http://127.0.0.1:{port}/v1")
     finally:
         stop(process)
+
+
+def wait_for(url: str, process: subprocess.Popen[bytes]) -> None:
+    """Polls until the server answers, dies, or the bound has passed."""
+    end = time.monotonic() + STARTUP_SECONDS
+    while process.poll() is None and time.monotonic() < end:
+        try:
+            fetch(url, 2.0)
+            return
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.2)
+    raise RuntimeError(f"the server did not start (exit {process.poll()})")
+
+
+def quiet_environment() -> dict[str, str]:
+    """One thread a process, and no hub."""
+    return {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
