@@ -19,6 +19,7 @@ from privkt.privacy.budget import Budget
 from privkt.privacy.guarantee import Guarantee, Kind, Neighbouring, Unit
 
 _CROSS_SAMPLE = 2.0**-10
+_HALF = "rounding of half-precision activations does not depend on other records (pad to one length)"
 _MOST_SAMPLER_SHARE = 1e-3
 PROOF = "docs/proofs/dpsgd.md"
 
@@ -50,6 +51,7 @@ class Plan:
     unit: str = "record"
     neighbouring: str = "zero-out"
     sampler: str = "poisson"
+    half_precision: bool = False
 
     def event(self) -> Any:
         """The dp-accounting event of the whole training."""
@@ -63,7 +65,7 @@ class Plan:
             self.delta,
             unit=Unit(self.unit),
             neighbouring=Neighbouring(self.neighbouring),
-            conditional_on=(f"N = {self.n} is public",),
+            conditional_on=(f"N = {self.n} is public", *([_HALF] if self.half_precision else [])),
             proof=PROOF,
             replace_one_epsilon=self.replace_one_epsilon,
         )
@@ -115,10 +117,13 @@ def make_plan(
     microbatch_size: int,
     coordinates: int,
     variation_per_coordinate: float,
+    half_precision: bool = False,
 ) -> Plan:
     """Calibrates the noise to `budget`.
 
     Units: variation_per_coordinate: total variation between one sampled noise value and a Gaussian one.
+    Edge cases: with `half_precision` layers the guarantee is conditional: rounding of other samples by 2^-8 is outside
+        the slack of the sensitivity, and batches padded to one length are what keeps it from happening.
     Raises: RefusedTraining or InvalidBudget, for numbers that no training may have.
     """
     if not 1 <= batch_size <= size:
@@ -145,13 +150,15 @@ def make_plan(
             f"delta, got {sampler:.3g} of {budget.delta:.3g} for {coordinates} values and {steps} steps; train fewer "
             "parameters or take fewer steps"
         )
+    # Exact at (epsilon, delta - slack), the sampler within total variation of it on both neighbours: delta in all.
+    slack_delta = sampler * (1 + math.exp(min(budget.epsilon, 700.0)))
     slack = _CROSS_SAMPLE + kernels.sum_slack(size, size, torch.float64)  # at most N rows, in at most N calls
     rate = batch_size / size
     noise = accounting.calibrate_noise(
-        budget.epsilon, budget.delta, rate, steps, budget.neighbouring, slack_delta=sampler
+        budget.epsilon, budget.delta, rate, steps, budget.neighbouring, slack_delta=slack_delta
     )
     event = accounting.poisson_gaussian_event(noise, rate, steps)
-    spendable = budget.delta - sampler
+    spendable = budget.delta - slack_delta
     return Plan(
         n=size,
         batch_size=batch_size,
@@ -165,8 +172,9 @@ def make_plan(
         noise_per_coordinate=accounting.noise_per_coordinate(noise, rate, size),
         microbatch_size=microbatch_size,
         coordinates=coordinates,
-        slack_delta=sampler,
+        slack_delta=slack_delta,
         sensitivity_slack=slack,
         unit=str(budget.unit),
         neighbouring=str(budget.neighbouring),
+        half_precision=half_precision,
     )

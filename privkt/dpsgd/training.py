@@ -101,6 +101,7 @@ class PrivateTraining:
             microbatch_size=at_once,
             coordinates=self._engine.width,
             variation_per_coordinate=kernels.gaussian_tv_per_coordinate(),
+            half_precision=self._engine.half_precision,
         )
         self._budget = budget
         self._charge_id: str | None = None

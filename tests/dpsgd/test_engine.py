@@ -69,6 +69,16 @@ def test_bfloat16_weights_give_float32_rows():
     assert float(((got - expected).norm(dim=1) / expected.norm(dim=1)).max()) <= 1e-6
 
 
+def test_a_row_depends_on_its_sample_and_the_padded_length_alone(dp):
+    model, rows = dp.make("llama-lora"), [row[:4] for row in dp.records(8)]
+    whole = dp.engine_rows(model, rows)
+    other_company = dp.engine_rows(model, rows[:4] + rows[:4])
+    assert torch.allclose(other_company[:4], whole[:4], rtol=0, atol=2e-7 * float(whole.norm(dim=1).max()))
+    longer = dp.engine_rows(model, [*rows[:7], dp.records(5)[4]])
+    error = (longer[:7] - whole[:7]).norm(dim=1) / whole[:7].norm(dim=1)
+    assert float(error.max()) < 1e-5
+
+
 def test_a_layer_called_twice_adds_both_uses(dp):
     class Twice(nn.Module):
         def __init__(self):

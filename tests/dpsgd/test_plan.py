@@ -60,15 +60,21 @@ def test_the_noise_covers_the_slack_of_the_sensitivity():
 
 def test_the_sampler_distance_is_taken_from_delta():
     plan = _plan()
-    assert plan.slack_delta == 2.0**-60 * 10_000 * 160
+    assert plan.slack_delta == 2.0**-60 * 10_000 * 160 * (1 + math.exp(3.0))
     spendable = plan.delta - plan.slack_delta
     assert plan.epsilon == accounting.epsilon(plan.event(), spendable)
+
+
+def test_a_huge_epsilon_with_many_coordinates_is_refused():
+    with pytest.raises(InvalidBudget, match="slack_delta"):
+        _plan(budget=Budget(14.0, 1e-5), coordinates=40_000_000)
+    assert _plan(budget=Budget(14.0, 1e-5)).epsilon <= 14.0
 
 
 def test_a_coarse_noise_sampler_is_refused():
     with pytest.raises(RefusedTraining, match="distance from a Gaussian"):
         _plan(variation_per_coordinate=1e-13)
-    assert _plan(variation_per_coordinate=1e-15).slack_delta == pytest.approx(1.6e-9)
+    assert _plan(variation_per_coordinate=1e-15).slack_delta == pytest.approx(1.6e-9 * (1 + math.exp(3.0)))
 
 
 def test_the_plan_survives_json_and_its_digest_names_it():
@@ -84,6 +90,12 @@ def test_the_guarantee_says_what_it_depends_on():
     assert guarantee.conditional_on == ("N = 2000 is public",)
     assert guarantee.replace_one_epsilon == _plan().replace_one_epsilon
     assert str(guarantee.neighbouring) == "zero-out"
+
+
+def test_half_precision_makes_the_guarantee_conditional():
+    plan = _plan(half_precision=True)
+    assert any("half-precision" in condition for condition in plan.guarantee().conditional_on)
+    assert plan.noise_multiplier == _plan().noise_multiplier
 
 
 def test_a_replace_one_budget_is_met_under_replace_one():

@@ -34,7 +34,9 @@ def test_sound_models_pass(dp, name):
 
 
 def test_a_bfloat16_model_passes(dp):
-    assert _passes(dp, dp.make("llama-lora", torch.bfloat16), steps=1).steps_taken == 1
+    training = _passes(dp, dp.make("llama-lora", torch.bfloat16), steps=1)
+    assert training.steps_taken == 1
+    assert training.plan.half_precision
 
 
 def test_samples_that_are_coupled_are_found_and_nothing_is_spent(dp, ledger):
