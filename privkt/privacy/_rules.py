@@ -91,10 +91,16 @@ def need_data(name: str, account: Account, fingerprint: str, changed: bool, else
             f"ledger {name}: data behind one name must stay the same between charges, and its fingerprint differs "
             "from the last; restore the data, or say --data-changed, which keeps what is spent"
         )
-    if elsewhere and held != fingerprint:
+    if held != fingerprint:
+        need_new_name(name, elsewhere)
+
+
+def need_new_name(name: str, elsewhere: Sequence[str]) -> None:
+    """No other ledger counts this data, unless that was confirmed."""
+    if elsewhere:
         raise SameDataElsewhere(
             f"ledger {name}: one data set has one name, and this data is already accounted for as "
-            f"{', '.join(elsewhere)}; use that name, or confirm that losses add up across both ledgers"
+            f"{', '.join(elsewhere)}; use that name, or say --new-name-confirmed: what the ledgers spend adds up then"
         )
 
 

@@ -40,6 +40,8 @@ class Ledger:
 
     def __init__(self, path: Path) -> None:
         self._store = Store(path)
+        #: What `charge` takes for its `same_data_confirmed` when it is not told: set by who opens the ledger for a run.
+        self.same_data_confirmed = False
         account = self._account()
         if account.opened["name"] != self.name:
             raise LedgerMismatch(
@@ -178,7 +180,7 @@ class Ledger:
         resume: bool = False,
         force: bool = False,
         slack_delta: float = 0.0,
-        same_data_confirmed: bool = False,
+        same_data_confirmed: bool | None = None,
     ) -> Charge:
         """Spend `guarantee` before anything runs; on disk when this returns.
 
@@ -186,11 +188,14 @@ class Ledger:
         Edge cases: (run_id, purpose) is charged once; `resume` gives back the charge that is already there if event,
             guarantee, fingerprint and declared parameters are equal, and makes it if it is not there. `force` records a
             release of kind none, which no cap stops. `data_changed` accepts another fingerprint under the same name,
-            `same_data_confirmed` a new name for data that another ledger of this state folder already accounts for.
+            `same_data_confirmed` (None: as the ledger's attribute says) a new name for data that another ledger of this
+            state folder already accounts for.
         Raises: BudgetExceeded, DataChanged, SameDataElsewhere, ChargeConflict, UnderstatedGuarantee,
             UnprotectedRelease, LedgerMismatch, LedgerTampered; nothing is spent then.
         """
         cost = _rules.cost_of(self.name, self._account(), event, guarantee, slack_delta, force)
+        if same_data_confirmed is None:
+            same_data_confirmed = self.same_data_confirmed
         asked = {
             "id": secrets.token_hex(16),
             "run_id": run_id,
@@ -206,7 +211,7 @@ class Ledger:
             "forced": force,
         }
         body = self._plain(asked)
-        elsewhere = [] if same_data_confirmed else self._same_data_elsewhere(fingerprint)
+        elsewhere = [] if same_data_confirmed else self._elsewhere(fingerprint)
         with self._store.transaction() as transaction:
             account = Account.of(self.name, transaction.entries)
             made = account.made_for(run_id, purpose)
@@ -216,6 +221,14 @@ class Ledger:
             _rules.need_room(self.name, account, cost)
             charged = transaction.append("charge", body)
         return charge_of(charged)
+
+    def check_data(self, fingerprint: str, *, data_changed: bool = False) -> None:
+        """What `charge` would say to data of this fingerprint now; writes nothing.
+
+        Raises: DataChanged, SameDataElsewhere.
+        """
+        elsewhere = [] if self.same_data_confirmed else self._elsewhere(fingerprint)
+        _rules.need_data(self.name, self._account(), fingerprint, data_changed, elsewhere)
 
     def would_refuse(self, event: DpEvent, guarantee: Guarantee, *, slack_delta: float = 0.0) -> RefusedInput | None:
         """The error that `charge` would raise for this spend now, or None; writes nothing."""
@@ -308,11 +321,8 @@ class Ledger:
                 "one is not; keep to text, finite numbers, booleans, lists and mappings"
             ) from None
 
-    def _same_data_elsewhere(self, fingerprint: str) -> list[str]:
-        if self._account().fingerprint == fingerprint:
-            return []
-        others = (path for path in sorted(self.path.parent.glob("*.sqlite3")) if path != self.path)
-        return [store.name for store in map(Store, others) if store.mentions(fingerprint)]
+    def _elsewhere(self, fingerprint: str) -> list[str]:
+        return [] if self._account().fingerprint == fingerprint else _counted_beside(self.path, fingerprint)
 
     def _mark(self, kind: str, charge_id: str, payload_sha256: str, name: str) -> ChargeStatus:
         if not _SHA256.fullmatch(payload_sha256):
@@ -339,6 +349,19 @@ class Ledger:
             f"ledger {self.name}: a payload belongs to a charge of this ledger, got the id {charge_id}; "
             "use the id that `charge` returned"
         )
+
+
+def check_new_name(name: str, fingerprint: str, *, state: str | os.PathLike[str] | None = None) -> None:
+    """Refuse a name without a ledger for data that another ledger of the state folder counts.
+
+    Raises: SameDataElsewhere.
+    """
+    _rules.need_new_name(name, _counted_beside(_state_path(name, state), fingerprint))
+
+
+def _counted_beside(path: Path, fingerprint: str) -> list[str]:
+    others = (other for other in sorted(path.parent.glob("*.sqlite3")) if other != path)
+    return [store.name for store in map(Store, others) if store.mentions(fingerprint)]
 
 
 def _state_path(name: str, folder: str | os.PathLike[str] | None) -> Path:

@@ -9,17 +9,18 @@ from privkt.config import BudgetConfig
 from privkt.privacy import (
     Budget,
     BudgetExceeded,
-    DataChanged,
     Guarantee,
     Kind,
     LedgerMissing,
     RefusedInput,
+    SameDataElsewhere,
     compose,
     none_event,
     poisson_gaussian_event,
 )
 from privkt.privacy.guarantee import rounded_up
-from privkt.privacy.ledger import Cap, Charge, ChargeStatus, Ledger, Left, Spent
+from privkt.privacy.ledger import Cap, Charge, ChargeStatus, Ledger, Left, Spent, check_new_name
+from privkt.privacy.state import fingerprint
 from privkt.runtime.preflight import ClientSetup
 
 
@@ -78,28 +79,26 @@ class AccountTotal:
     statement: str
 
 
-def open_account(setup: ClientSetup, *, run_id: str, data_changed: bool = False, head: str | None = None) -> Account:
-    """The client's ledger, made if it is missing; checked against `head`, the data and what is left.
+def open_account(
+    setup: ClientSetup,
+    *,
+    run_id: str,
+    data_changed: bool = False,
+    same_data_confirmed: bool = False,
+    head: str | None = None,
+) -> Account:
+    """The client's ledger, made if it is missing and nothing speaks against the run; checked as `left_of` does.
 
-    Raises: LedgerTampered, LedgerMismatch, DataChanged, BudgetExceeded; nothing is spent then.
+    `run_id`: of the run that goes on, or empty; `head`: the ledger's when the run last saw it.
+    Raises: as `left_of`, and LedgerTampered, if the ledger does not hold `head`; nothing is spent or made then.
     """
-    limits, data = setup.limits, setup.config.data
     if head is not None:
-        Ledger.open(data.name).verify(head)
-    cap_epsilon, cap_delta = caps(limits, setup.budget)
-    ledger = Ledger.open_or_create(
-        data.name,
-        cap_epsilon=cap_epsilon,
-        cap_delta=cap_delta,
-        unit=limits.unit,
-        neighbouring=limits.neighbouring,
-        size=data.size,
-        filter=limits.filter,
-    )
-    fingerprint = ledger.fingerprint(setup.rows().canonical())
-    account = Account(setup.name, ledger, fingerprint, data.size, data_changed, data.public)
-    check_room(account, setup, run_id)
-    return account
+        Ledger.open(setup.config.data.name).verify(head)
+    left_of(setup, run_id=run_id, data_changed=data_changed, same_data_confirmed=same_data_confirmed)
+    ledger = _ledger(setup)
+    ledger.same_data_confirmed = same_data_confirmed
+    data = setup.config.data
+    return Account(setup.name, ledger, _fingerprint(setup), data.size, data_changed, data.public)
 
 
 def caps(limits: BudgetConfig, budget: Budget) -> tuple[float, float]:
@@ -110,22 +109,22 @@ def caps(limits: BudgetConfig, budget: Budget) -> tuple[float, float]:
     )
 
 
-def check_room(account: Account, setup: ClientSetup, run_id: str) -> None:
-    """Refuses changed data and a plan that does not fit into what is left, before anything is spent.
+def check_clients(clients: Sequence[ClientSetup], *, same_data_confirmed: bool = False) -> None:
+    """Refuses clients whose rows are the same: two epsilons for one data set add up, and no ledger would show it.
 
-    Edge cases: a run that already charged something is left to the ledger, which gives it back its own charges.
+    Raises: SameDataElsewhere.
     """
-    ledger = account.ledger
-    last = [entry.body for entry in ledger.entries() if entry.kind == "charge"]
-    if any(is_of_run(body["run_id"], run_id) for body in last):
+    if same_data_confirmed:
         return
-    if last and last[-1]["fingerprint"] != account.fingerprint and not account.data_changed:
-        raise DataChanged(
-            f"ledger {ledger.name}: data behind one name must stay the same between runs, and it changed since the "
-            "last charge; restore the data, or say --data-changed, which keeps what is spent"
-        )
-    if (refusal := refusal_of(ledger, setup)) is not None:
-        raise refusal
+    seen: dict[str, ClientSetup] = {}
+    for client in clients:
+        first = seen.setdefault(_fingerprint(client), client)
+        if first is not client:
+            raise SameDataElsewhere(
+                f"clients {first.name!r} and {client.name!r}: one data set has one name, and the rows of "
+                f"{first.config.data.name} and {client.config.data.name} are the same; leave one client out, or say "
+                "--new-name-confirmed: what the ledgers spend adds up then"
+            )
 
 
 def refusal_of(ledger: Ledger, setup: ClientSetup) -> RefusedInput | None:
@@ -147,39 +146,65 @@ def refusal_of(ledger: Ledger, setup: ClientSetup) -> RefusedInput | None:
     return ledger.would_refuse(compose(events), together)
 
 
-def left_of(setup: ClientSetup) -> Left:
-    """What the client's data set has left, for `privkt plan`; makes no ledger.
+def left_of(
+    setup: ClientSetup, *, run_id: str = "", data_changed: bool = False, same_data_confirmed: bool = False
+) -> Left:
+    """What the client's data set has left, if its ledger would take the plan as a whole; makes no ledger.
 
-    Raises: BudgetExceeded, LedgerMismatch, LedgerTampered.
+    Edge cases: a run that already charged something is left to the ledger, which gives it back its own charges.
+    Raises: BudgetExceeded, DataChanged, SameDataElsewhere, LedgerMismatch, LedgerTampered.
     """
-    limits = setup.limits
-    cap_epsilon, cap_delta = caps(limits, setup.budget)
+    name, mark = setup.config.data.name, _fingerprint(setup)
     try:
-        ledger = Ledger.open(setup.config.data.name)
+        ledger = Ledger.open(name)
     except LedgerMissing:
-        asked = [t.guarantee for t in setup.plan.trainings]
-        total = (sum(g.epsilon for g in asked), sum(g.delta for g in asked))
-        if total[0] > cap_epsilon * (1 + 1e-9) or total[1] > cap_delta * (1 + 1e-9):
-            raise BudgetExceeded(
-                f"client {setup.name!r}: its plan must fit into the cap of epsilon = {cap_epsilon:g}, delta = "
-                f"{cap_delta:g}, and asks for {total[0]:g}, {total[1]:g}; ask for less or declare a higher cap",
-                left=(cap_epsilon, cap_delta),
-                asked=total,
-            ) from None
-        return Left(cap_epsilon, cap_delta)
+        if not same_data_confirmed:
+            check_new_name(name, mark)
+        return _left_of_new(setup)
     # Opening it again, as a run would, refuses another unit, relation or filter.
-    ledger = Ledger.open_or_create(
-        ledger.name,
+    ledger = _ledger(setup)
+    ledger.same_data_confirmed = same_data_confirmed
+    charged = [entry.body["run_id"] for entry in ledger.entries() if entry.kind == "charge"]
+    if run_id and any(is_of_run(by, run_id) for by in charged):
+        return ledger.left()
+    ledger.check_data(mark, data_changed=data_changed)
+    if (refusal := refusal_of(ledger, setup)) is not None:
+        raise refusal
+    return ledger.left()
+
+
+def _left_of_new(setup: ClientSetup) -> Left:
+    cap_epsilon, cap_delta = caps(setup.limits, setup.budget)
+    asked = [t.guarantee for t in setup.plan.trainings]
+    total = (sum(g.epsilon for g in asked), sum(g.delta for g in asked))
+    if total[0] > cap_epsilon * (1 + 1e-9) or total[1] > cap_delta * (1 + 1e-9):
+        raise BudgetExceeded(
+            f"client {setup.name!r}: its plan must fit into the cap of epsilon = {cap_epsilon:g}, delta = "
+            f"{cap_delta:g}, and asks for {total[0]:g}, {total[1]:g}; ask for less or declare a higher cap",
+            left=(cap_epsilon, cap_delta),
+            asked=total,
+        )
+    return Left(cap_epsilon, cap_delta)
+
+
+def _ledger(setup: ClientSetup) -> Ledger:
+    """The ledger, made if it is missing."""
+    limits, data = setup.limits, setup.config.data
+    cap_epsilon, cap_delta = caps(limits, setup.budget)
+    return Ledger.open_or_create(
+        data.name,
         cap_epsilon=cap_epsilon,
         cap_delta=cap_delta,
         unit=limits.unit,
         neighbouring=limits.neighbouring,
-        size=setup.config.data.size,
+        size=data.size,
         filter=limits.filter,
     )
-    if (refusal := refusal_of(ledger, setup)) is not None:
-        raise refusal
-    return ledger.left()
+
+
+def _fingerprint(setup: ClientSetup) -> str:
+    """The same under every ledger of the state folder, so that equal data is seen under another name."""
+    return fingerprint(setup.rows().canonical())
 
 
 def with_ledger(budget: Budget, account: Account) -> Budget:

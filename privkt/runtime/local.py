@@ -27,7 +27,7 @@ from privkt.contracts import (
 from privkt.plugins import PluginManager, get_manager
 from privkt.privacy import PrivacyError, RefusedInput
 from privkt.runtime import wire
-from privkt.runtime.accounts import Account, open_account, scope_id, with_ledger
+from privkt.runtime.accounts import Account, check_clients, left_of, open_account, scope_id, with_ledger
 from privkt.runtime.errors import RunError, RunFailed
 from privkt.runtime.gate import Gate, Review
 from privkt.runtime.preflight import (
@@ -59,6 +59,7 @@ class LocalRuntime:
     `run_directory`: a folder (new, empty, or an interrupted run's) or a RunDirectory. With a folder, nothing is made
     there before every check passed. `review`: asked before anything crosses. `force`: lets unprotected text leave and
     records an infinite spend. `data_changed`: accepts that the data behind a name changed since its last charge.
+    `same_data_confirmed`: accepts a new name for data that another ledger counts already.
     """
 
     def __init__(
@@ -70,6 +71,7 @@ class LocalRuntime:
         review: Review | None = None,
         force: bool = False,
         data_changed: bool = False,
+        same_data_confirmed: bool = False,
     ) -> None:
         self.config = config
         self._place = run_directory
@@ -78,6 +80,7 @@ class LocalRuntime:
         self._review = review
         self._force = force
         self._data_changed = data_changed
+        self._same_data_confirmed = same_data_confirmed
 
     def preflight(self, *, probe: bool = False) -> Setup:
         """Every check that spends and writes nothing. Raises RefusedInput."""
@@ -97,9 +100,10 @@ class LocalRuntime:
             run.check_config(self.config)
             with run.locked():
                 return self._run(run, begun)
+        assert not isinstance(self._place, RunDirectory)
+        RunDirectory.need_free(self._place)
         setup, accounts = self._checked(None)
-        path = self._place.path if isinstance(self._place, RunDirectory) else Path(self._place)
-        run = RunDirectory.create(path, self.config)
+        run = RunDirectory.create(self._place, self.config)
         with run.locked():
             return self._run(run, begun, setup, accounts)
 
@@ -111,13 +115,13 @@ class LocalRuntime:
     def _checked(self, run: RunDirectory | None) -> tuple[Setup, dict[str, Account]]:
         heads = run.heads() if run else {}
         setup = self.preflight(probe=True)
+        said = {"data_changed": self._data_changed, "same_data_confirmed": self._same_data_confirmed}
+        run_id = run.run_id if run else ""
+        check_clients(setup.clients, same_data_confirmed=self._same_data_confirmed)
+        for client in setup.clients:  # all of them before the first ledger is made
+            left_of(client, run_id=run_id, **said)
         accounts = {
-            client.name: open_account(
-                client,
-                run_id=run.run_id if run else "",
-                data_changed=self._data_changed,
-                head=heads.get(client.config.data.name),
-            )
+            client.name: open_account(client, run_id=run_id, head=heads.get(client.config.data.name), **said)
             for client in setup.clients
         }
         return setup, accounts

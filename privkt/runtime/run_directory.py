@@ -61,10 +61,7 @@ class RunDirectory:
         Raises: RefusedInput.
         """
         path = Path(path).absolute()
-        if cls.is_run(path):
-            raise RefusedInput(f"run directory {path}: holds a run; resume it with: privkt run --resume {path}")
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            raise RefusedInput(f"run directory {path}: must be new or empty; name another folder")
+        cls.need_free(path)
         record = {
             "format": _FORMAT,
             "privkt": privkt.__version__,
@@ -91,11 +88,20 @@ class RunDirectory:
         return run
 
     @classmethod
+    def need_free(cls, path: Path | str) -> None:
+        """A run can begin in `path`. Raises RefusedInput."""
+        path = Path(path).absolute()
+        if cls.is_run(path):
+            raise RefusedInput(f"run directory {path}: holds a run; resume it with: privkt run --resume {path}")
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise RefusedInput(f"run directory {path}: must be new or empty; name another folder with --output")
+
+    @classmethod
     def open(cls, path: Path | str) -> RunDirectory:
         """The run in `path`. Raises RefusedInput when there is none, or another version made it."""
         path = Path(path).absolute()
         if not cls.is_run(path):
-            raise RefusedInput(f"run directory {path}: holds no run; start one with: privkt run CONFIG --out {path}")
+            raise RefusedInput(f"run directory {path}: holds no run; start one with: privkt run CONFIG --output {path}")
         record = read_json(path / "private" / "run.json")
         if not isinstance(record, dict) or record.get("format") != _FORMAT:
             raise RefusedInput(f"run directory {path}: was made by a privkt with another format; use that version")

@@ -1,0 +1,95 @@
+"""One data set, one account: refused under a second name before any ledger is made, accepted when it is confirmed."""
+
+import pytest
+
+from privkt.privacy import BudgetExceeded, DataChanged, Ledger, SameDataElsewhere
+from privkt.runtime.accounts import check_clients, left_of
+from privkt.runtime.local import LocalRuntime
+from privkt.runtime.preflight import prepare
+
+SAME = [f"private row {i}" for i in range(6)]
+
+
+def renamed(config, name):
+    (client,) = config.clients
+    return config.model_copy(
+        update={"clients": (client.model_copy(update={"data": client.data.model_copy(update={"name": name})}),)}
+    )
+
+
+def ledgers(tmp_path):
+    return sorted(path.stem for path in (tmp_path / "state").rglob("*.sqlite3"))
+
+
+def test_a_new_name_for_known_data_is_refused_before_its_ledger_is_made(toys, tmp_path):
+    config, manager = toys.toy_config(tmp_path), toys.toy_manager()
+    LocalRuntime(config, tmp_path / "first", manager).run()
+    other = renamed(config, "data-b")
+    for call in (
+        lambda: LocalRuntime(other, tmp_path / "second", manager).run(),
+        lambda: left_of(prepare(other, manager).clients[0]),
+    ):
+        with pytest.raises(SameDataElsewhere, match=r"accounted for as data-a; .* say --new-name-confirmed"):
+            call()
+    assert ledgers(tmp_path) == ["data-a"]
+    assert not (tmp_path / "second").exists()
+
+
+def test_a_confirmed_new_name_is_recorded_with_its_charge(toys, tmp_path):
+    config, manager = toys.toy_config(tmp_path), toys.toy_manager()
+    LocalRuntime(config, tmp_path / "first", manager).run()
+    other = renamed(config, "data-b")
+    result = LocalRuntime(other, tmp_path / "second", manager, same_data_confirmed=True).run()
+    assert result.totals["a"].spent.epsilon == 1.0
+    recorded = {
+        name: [e.body["same_data_confirmed"] for e in Ledger.open(name).entries() if e.kind == "charge"]
+        for name in ("data-a", "data-b")
+    }
+    assert recorded == {"data-a": [False], "data-b": [True]}
+    LocalRuntime(other, tmp_path / "third", manager).run()  # the name is known by now
+
+
+def test_clients_with_the_same_rows_are_refused_before_anything_is_spent(toys, tmp_path):
+    for client in "ab":
+        toys.write_rows(tmp_path / f"{client}.jsonl", SAME)
+    config, manager = toys.toy_config(tmp_path, clients=("a", "b")), toys.toy_manager()
+    with pytest.raises(
+        SameDataElsewhere, match=r"'a' and 'b': .* data-a and data-b are the same; .*new-name-confirmed"
+    ):
+        LocalRuntime(config, tmp_path / "run", manager).run()
+    assert ledgers(tmp_path) == []
+    assert not (tmp_path / "run").exists()
+    result = LocalRuntime(config, tmp_path / "run", manager, same_data_confirmed=True).run()
+    assert [t.spent.epsilon for t in result.totals.values()] == [1.0, 1.0]
+    toys.write_rows(tmp_path / "b.jsonl", [*SAME[:5], "another"])
+    check_clients(prepare(config, manager).clients)
+
+
+def test_no_ledger_is_made_when_any_client_is_refused(toys, tmp_path):
+    config, manager = toys.toy_config(tmp_path), toys.toy_manager()
+    LocalRuntime(config, tmp_path / "first", manager).run()
+    toys.write_rows(tmp_path / "a.jsonl", SAME)
+    both = toys.toy_config(tmp_path, clients=("b", "a"))
+    with pytest.raises(DataChanged):
+        LocalRuntime(both, tmp_path / "second", manager).run()
+    assert ledgers(tmp_path) == ["data-a"]
+
+
+def test_a_folder_in_use_is_refused_before_a_ledger_is_made(toys, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "notes.txt").write_text("mine")
+    with pytest.raises(ValueError, match="must be new or empty; name another folder"):
+        LocalRuntime(toys.toy_config(tmp_path), tmp_path / "run", toys.toy_manager()).run()
+    assert ledgers(tmp_path) == []
+
+
+def test_a_plan_beyond_the_cap_makes_no_ledger(toys, tmp_path, monkeypatch):
+    from privkt.contracts import Plan, TrainingPlan
+    from privkt.privacy import Guarantee
+
+    guarantee = Guarantee("approximate", 3.0, 1e-5)
+    training = TrainingPlan("p", 1.0, 0.1, 10, 1e-5, guarantee, 0.1)
+    monkeypatch.setattr(toys.Toy, "plan", lambda self, facts, budget: Plan(trainings=(training,)))
+    with pytest.raises(BudgetExceeded, match="must fit into the cap of epsilon = 2"):
+        LocalRuntime(toys.toy_config(tmp_path), tmp_path / "run", toys.toy_manager()).run()
+    assert ledgers(tmp_path) == []
