@@ -70,6 +70,8 @@ def add_lora(network: nn.Module, options: LoraOptions, *, generative: bool, seed
     targets: Any = options.targets
     layers = None
     if options.layers is not None:
+        if targets == "all-linear":  # PEFT knows the word only for all layers at once
+            targets = _linear_names(network)
         depth = network.config.get_text_config().num_hidden_layers  # type: ignore[union-attr, operator]
         layers = list(range(max(0, depth - options.layers), depth))
     config = LoraConfig(
@@ -88,6 +90,13 @@ def add_lora(network: nn.Module, options: LoraOptions, *, generative: bool, seed
             raise BackendError(
                 f"lora: the targets must be modules of the model, and PEFT refused: {error}; correct `lora.targets`"
             ) from None
+
+
+def _linear_names(network: Any) -> tuple[str, ...]:
+    """Last components of the names of all linear modules but the head."""
+    head = network.get_output_embeddings()
+    linear = (name for name, m in network.named_modules() if isinstance(m, nn.Linear) and m is not head)
+    return tuple(sorted({name.rpartition(".")[2] for name in linear}))
 
 
 def adapter_files(wrapped: PeftModel, name: str) -> Adapter:
