@@ -1,6 +1,8 @@
 """What private training refuses, and what can go wrong while it runs.
 
-Everything under `RefusedTraining` is found before the ledger is charged. No message holds anything of a record.
+What a model, optimizer, data set, plan or loop body is refused for (`RefusedTraining`) is looked for before the ledger
+is charged: at construction, and in the rehearsal that runs the loop body first. Only a loop that changes its behaviour
+later, or one without rehearsal, meets it after the charge. No message holds anything of a record.
 """
 
 from __future__ import annotations
@@ -9,7 +11,7 @@ from privkt.privacy.errors import RefusedInput
 
 
 class RefusedTraining(RefusedInput):
-    """A model, optimizer, data set or plan that cannot be trained privately; nothing was spent."""
+    """A model, optimizer, data set, plan or loop that cannot be trained privately."""
 
 
 class UnknownLayer(RefusedTraining):
