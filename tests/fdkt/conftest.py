@@ -1,163 +1,16 @@
-"""Small stand-ins for models, so that the protocol can be followed step by step without one."""
+"""Sites made of small stand-ins for models, so that the protocol can be followed step by step without one."""
 
-import json
-import random
-import re
-from collections import Counter
+import sys
+from pathlib import Path
 
-import numpy as np
 import pytest
 
-from privkt.contracts import (
-    Adapter,
-    Backend,
-    BackendContext,
-    Capability,
-    ClientSite,
-    Generation,
-    Model,
-    PrivateData,
-    PublicFacts,
-    Rows,
-    ServerSite,
-)
-from privkt.privacy import Budget, Guarantee, Provenance, Release, poisson_gaussian_event
+from privkt.contracts import ClientSite, PrivateData, PublicFacts, ServerSite
+from privkt.privacy import Budget
 
-LABELS = ("negative", "positive")
-TEMPLATE = {"control": "Product type: {domain} | Review: {label}", "domain": "Cafes"}
-WORDS = {
-    "negative": ["cold", "stale", "rude", "slow", "dirty", "noisy", "bland", "awful", "late", "broken"],
-    "positive": ["warm", "fresh", "kind", "quick", "clean", "quiet", "tasty", "lovely", "early", "perfect"],
-}
+sys.path.insert(0, str(Path(__file__).parent))  # the stand-ins are imported by name
 
-
-def sentence(label, number):
-    draw = random.Random(f"{label}{number}")
-    return f"visit {number} was " + " ".join(draw.choice(WORDS[label]) for _ in range(9)) + " indeed"
-
-
-class Fake(Backend):
-    declared = frozenset({Capability.GENERATE, Capability.EMBED, Capability.TRAIN, Capability.CLASSIFY})
-
-    def __init__(self, **options):
-        super().__init__(options, BackendContext())
-        self.prompts, self.trained, self.samplings = [], [], []
-
-    @property
-    def name(self):
-        return "fake"
-
-    def probe(self):
-        return self.declared
-
-    def with_weights(self, weights):
-        self.weights = weights
-        return self
-
-    def embed(self, texts):
-        rows = np.zeros((len(texts), 32), dtype=np.float32)
-        for i, text in enumerate(texts):
-            for word in text.split():
-                rows[i, sum(map(ord, word)) % 32] += 1
-        return rows / np.linalg.norm(rows, axis=1, keepdims=True)
-
-
-class Generator(Fake):
-    """Trains in name only; writes sentences of the label in its prompt."""
-
-    def train(self, examples, recipe, *, folder, privacy=None, progress=None):
-        self.trained.append((list(examples), recipe, privacy))
-        adapter = Adapter(
-            {"adapter_config.json": b"{}", "adapter_model.safetensors": b"noised" if privacy else b"bare"}
-        )
-        if privacy is None:
-            return adapter
-        return Release(
-            adapter,
-            Guarantee("approximate", privacy.budget.epsilon, privacy.budget.delta),
-            poisson_gaussian_event(1.0, 0.1, 10),
-            Provenance("dp-sgd", "1", privacy.data_set_id),
-            charge="charge-1",
-        )
-
-    def generate(self, prompts, sampling, progress=None):
-        self.prompts += prompts
-        self.samplings.append(sampling)
-        draw = random.Random(sampling.seed)
-        return [Generation(sentence(re.search(r"(\w+)\n$", p)[1], draw.randrange(10**6))) for p in prompts]
-
-
-class Large(Generator):
-    """Keeps what it is told to keep; writes a sentence of the last code's label."""
-
-    keep = " 1, 2"
-
-    def generate(self, prompts, sampling, progress=None):
-        self.prompts += prompts
-        self.samplings.append(sampling)
-        draw = random.Random(f"large{sampling.seed}")
-        return [
-            Generation(self.keep)
-            if p.endswith("Keep:")
-            else Generation(sentence(re.search(r"(\w+)\n$", p)[1], draw.randrange(10**6)))
-            for p in prompts
-        ]
-
-
-class Small(Fake):
-    """Weighted naive Bayes over words."""
-
-    def train(self, examples, recipe, *, folder, privacy=None, progress=None):
-        assert privacy is None
-        self.trained.append((list(examples), recipe, privacy))
-        counts = {label: Counter() for label in recipe.labels}
-        for example in examples:
-            for word in example.prompt.split():
-                counts[example.completion][word] += example.weight
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "counts.json").write_text(json.dumps(counts))
-        return Model(folder)
-
-    def classify(self, texts, labels):
-        counts = json.loads((self.weights.folder / "counts.json").read_text())
-        rows = []
-        for text in texts:
-            logs = [
-                sum(np.log((counts[c].get(w, 0) + 1) / (sum(counts[c].values()) + 50)) for w in text.split())
-                for c in labels
-            ]
-            odds = np.exp(np.array(logs) - max(logs))
-            rows.append(odds / odds.sum())
-        return np.array(rows)
-
-
-class MemoryState(dict):
-    """Keeps copies of model folders as bytes, as the state on disk does."""
-
-    def save(self, name, value):
-        if isinstance(value, Model):
-            value = (value.folder, {p.name: p.read_bytes() for p in value.folder.iterdir()})
-        self[name] = value
-
-    def load(self, name):
-        value = self[name]
-        if isinstance(value, tuple):
-            folder, files = value
-            folder.mkdir(parents=True, exist_ok=True)
-            for file, data in files.items():
-                (folder / file).write_bytes(data)
-            return Model(folder)
-        return value
-
-    save_json = save_release = dict.__setitem__
-    load_json = load_release = dict.__getitem__
-
-
-def rows(start, count):
-    labels = tuple(LABELS[i % 2] for i in range(count))
-    return Rows(
-        tuple(sentence(label, start + i) for i, label in enumerate(labels)), labels, tuple(map(str, range(count)))
-    )
+from fdkt_fakes import LABELS, TEMPLATE, Fake, Generator, Large, MemoryState, Small, rows
 
 
 @pytest.fixture
@@ -209,3 +62,27 @@ def make_server(tmp_path, fakes):
         )
 
     return make
+
+
+@pytest.fixture(scope="session")
+def wide_llama(tmp_path_factory):
+    """The folder of a random two-layer Llama over bytes whose context holds a cluster of texts."""
+    import torch
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    folder = tmp_path_factory.mktemp("models") / "wide-llama"
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {token: i for i, token in enumerate(["<end>", "<pad>", *alphabet])}
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<end>", pad_token="<pad>").save_pretrained(folder)
+    config = LlamaConfig(
+        vocab_size=len(vocabulary), hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2,
+        num_key_value_heads=1, max_position_embeddings=1024, eos_token_id=0, pad_token_id=1, bos_token_id=0,
+    )  # fmt: skip
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        LlamaForCausalLM(config).save_pretrained(folder)
+    return folder

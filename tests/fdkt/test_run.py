@@ -14,29 +14,6 @@ LABELS = ["negative", "positive"]
 WORDS = {"negative": "cold stale rude slow dirty", "positive": "warm fresh kind quick clean"}
 
 
-@pytest.fixture(scope="session")
-def tiny_llama(tmp_path_factory):
-    """A two-layer Llama over bytes with a tokenizer of its own."""
-    import torch
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
-
-    folder = tmp_path_factory.mktemp("models") / "tiny-llama"
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    vocabulary = {token: i for i, token in enumerate(["<end>", "<pad>", *alphabet])}
-    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<end>", pad_token="<pad>").save_pretrained(folder)
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=len(vocabulary), hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2,
-        num_key_value_heads=1, max_position_embeddings=1024, eos_token_id=0, pad_token_id=1, bos_token_id=0,
-    )  # fmt: skip
-    LlamaForCausalLM(config).save_pretrained(folder)
-    return folder
-
-
 def write_rows(path, count, start=0):
     lines = [
         {"text": f"visit {i} was {WORDS[LABELS[i % 2]]} indeed, said guest {i}", "mood": LABELS[i % 2]}
@@ -47,11 +24,11 @@ def write_rows(path, count, start=0):
 
 
 @pytest.fixture
-def raw(tiny_llama, tmp_path, monkeypatch):
+def raw(wide_llama, tmp_path, monkeypatch):
     """The config of a small run as plain values."""
     monkeypatch.setenv("PRIVKT_STATE", str(tmp_path / "state"))
     columns = {"source": "json", "text": "text", "label": "mood"}
-    model = {"backend": "transformers", "model": str(tiny_llama), "device": "cpu", "dtype": "float32"}
+    model = {"backend": "transformers", "model": str(wide_llama), "device": "cpu", "dtype": "float32"}
 
     def client(name, start=0):
         path = write_rows(tmp_path / f"{name}.jsonl", 48, start)
@@ -153,13 +130,13 @@ def test_open_arms_without_a_local_model_are_refused(raw, tmp_path):
     assert not [e for e in Ledger.open("visits-a").entries() if e.kind == "charge"]
 
 
-def test_5_padding_is_not_trained_on(tiny_llama):
+def test_5_padding_is_not_trained_on(wide_llama):
     """A record's loss is the same alone and beside a longer one, and a training ignores what pads its batch."""
     from privkt_transformers.backend import TransformersBackend
 
     from privkt.contracts import BackendContext
 
-    backend = TransformersBackend({"model": str(tiny_llama), "dtype": "float32", "device": "cpu"}, BackendContext())
+    backend = TransformersBackend({"model": str(wide_llama), "dtype": "float32", "device": "cpu"}, BackendContext())
     short, long = "cold soup", "a very much longer review of the place " * 5
     alone = backend.score(["Mood: negative\n"], [short])[0]
     beside = backend.score(["Mood: negative\n"] * 2, [short, long])[0]
