@@ -44,8 +44,8 @@ static inline void lanes_quarter_round(Lanes &a, Lanes &b, Lanes &c, Lanes &d) {
   c = c + d; b = rotated(b ^ c, 7);
 }
 
-// Blocks first, first + 1, ... for kLanes of them, each as 16 consecutive words.
-void blocks(const NoiseKey &key, uint64_t first, uint64_t step, uint32_t out[kLanes][16]) {
+// Blocks first, first + 1, ... for kLanes of them: out[w][lane] is word w of block first + lane.
+void blocks(const NoiseKey &key, uint64_t first, uint64_t step, uint32_t out[16][kLanes]) {
   Lanes start[16], x[16];
   const uint32_t constants[4] = {0x61707865u, 0x3320646eu, 0x79622d32u, 0x6b206574u};
   for (int i = 0; i < 4; ++i) start[i] = splat(constants[i]);
@@ -69,7 +69,7 @@ void blocks(const NoiseKey &key, uint64_t first, uint64_t step, uint32_t out[kLa
   }
   for (int word = 0; word < 16; ++word) {
     x[word] = x[word] + start[word];
-    for (int i = 0; i < kLanes; ++i) out[i][word] = x[word][i];
+    memcpy(out[word], &x[word], sizeof x[word]);
   }
 }
 
@@ -78,18 +78,23 @@ constexpr int kPairs = 4 * kBlocks;
 constexpr int kNormals = 8 * kBlocks;
 
 struct Tile {
-  uint32_t words[kBlocks][16];
+  uint32_t words[kBlocks / kLanes][16][kLanes];
   uint64_t radius[kPairs], angle[kPairs];
   double normal[2][kPairs];
   double limit[kPairs];  // error bound of the pair in units of sigma, infinite where the fast path does not hold
 };
 
 void fill(Tile &tile, const NoiseKey &key, uint64_t first_block, uint64_t step) {
-  for (int b = 0; b < kBlocks; b += kLanes) blocks(key, first_block + uint64_t(b), step, tile.words + b);
-  for (int p = 0; p < kPairs; ++p) {
-    const Uniforms uniforms = uniforms_of(tile.words[p / 4], p % 4);
-    tile.radius[p] = uniforms.radius;
-    tile.angle[p] = uniforms.angle;
+  for (int group = 0; group < kBlocks / kLanes; ++group) {
+    uint32_t(&words)[16][kLanes] = tile.words[group];
+    blocks(key, first_block + uint64_t(group * kLanes), step, words);
+    for (int lane = 0; lane < kLanes; ++lane) {
+      for (int pair = 0; pair < 4; ++pair) {  // as uniforms_of does for one block
+        const int p = 4 * (group * kLanes + lane) + pair;
+        tile.radius[p] = words[4 * pair][lane] | uint64_t(words[4 * pair + 1][lane]) << 32;
+        tile.angle[p] = words[4 * pair + 2][lane] | uint64_t(words[4 * pair + 3][lane]) << 32;
+      }
+    }
   }
   for (int p = 0; p < kPairs; ++p) {
     const FastPair pair = fast_normals(tile.radius[p], tile.angle[p]);

@@ -5,21 +5,41 @@ namespace privkt::PRIVKT_ISA {
 
 namespace {
 
-// Columns at a time: 16 KiB of float64 sums stay in the first-level cache while the rows stream past.
-constexpr int64_t kBlock = 2048;
+// Columns at a time: 32 KiB of float64 sums stay in a near cache while the rows stream past.
+constexpr int64_t kBlock = 4096;
 
-// Each column adds its rows in order b = 0, 1, ..., whatever the vector width: every instruction set gives the same bits.
+// Rows at a time: their products meet in registers, so that the sums are read and written an eighth as often.
+constexpr int kTogether = 8;
+
+// Each column adds its rows in order b = 0, 1, ..., whatever the vector width and however many rows go together: every
+// instruction set gives the same bits.
+template <typename T, int count_rows>
+void add_rows(const T *const *row, const float *factor, int64_t count, double *sums) {
+  for (int64_t j = 0; j < count; ++j) {
+    double sum = sums[j];
+    for (int r = 0; r < count_rows; ++r) sum += double(factor[r] * load(row[r], j));
+    sums[j] = sum;
+  }
+}
+
 template <typename T>
 void sum_block(const Rows &rows, const float *factors, int64_t first, int64_t count, double *sums) {
   for (int64_t j = 0; j < count; ++j) sums[j] = 0.0;
+  const T *row[kTogether];
+  float factor[kTogether];
+  int waiting = 0;
   for (int64_t b = 0; b < rows.batch; ++b) {
-    const float factor = factors[b];
     // Rows that do not count, or whose factor clip_factors has set to zero because they are not finite, are not
     // read at all: 0 * NaN would be NaN.
-    if ((rows.mask != nullptr && rows.mask[b] == 0) || !(factor > 0.0f && factor <= 0x1.fffffep127f)) continue;
-    const T *row = static_cast<const T *>(rows.data) + b * rows.stride + first;
-    for (int64_t j = 0; j < count; ++j) sums[j] += double(factor * load(row, j));
+    if ((rows.mask != nullptr && rows.mask[b] == 0) || !(factors[b] > 0.0f && factors[b] <= 0x1.fffffep127f)) continue;
+    row[waiting] = static_cast<const T *>(rows.data) + b * rows.stride + first;
+    factor[waiting] = factors[b];
+    if (++waiting == kTogether) {
+      add_rows<T, kTogether>(row, factor, count, sums);
+      waiting = 0;
+    }
   }
+  for (int r = 0; r < waiting; ++r) add_rows<T, 1>(row + r, factor + r, count, sums);
 }
 
 template <typename Out>

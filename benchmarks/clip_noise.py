@@ -1,0 +1,224 @@
+"""Clip, sum and noise of one private step, side by side in one run: naive torch, Opacus, privkt's kernels.
+
+python benchmarks/clip_noise.py [--quick] [--threads N] [--out FILE]
+
+Contenders take turns within each round, so that a busy machine slows all of them; with one thread the clock is that
+thread's processor time, which waiting for the processor does not count into. Where opacus can be imported its own
+DPOptimizer runs; otherwise the same arithmetic, written out below, and the result says so. Opacus' secure noise
+wants the generator of torchcsprng, which no longer installs; torch's generator stands in, which is faster.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from privkt import kernels
+
+MAX_NORM, SIGMA = 1.0, 0.8
+KEY = kernels.new_key()
+Contenders = dict[str, Callable[[], Any]]
+
+
+def lora_shapes(layers: int, width: int, rank: int) -> list[tuple[int, ...]]:
+    """A pair on the query and on the value (a third as wide, as in grouped attention) of each layer."""
+    pair = [(rank, width), (width, rank), (rank, width), (width // 3, rank)]
+    return pair * layers
+
+
+CASES = {
+    "lora": {"batch": 32, "shapes": lora_shapes(30, 576, 8)},
+    "one tensor": {"batch": 64, "shapes": [(1024, 1024)]},
+}
+QUICK = {
+    "lora": {"batch": 8, "shapes": lora_shapes(4, 96, 8)},
+    "one tensor": {"batch": 8, "shapes": [(64, 64)]},
+}
+
+
+class OpacusForm:
+    """Opacus' arithmetic: a norm a parameter, one einsum a parameter, noise a parameter."""
+
+    name = "opacus' arithmetic"
+
+    def __init__(self, samples: list[Tensor], secure: bool) -> None:
+        self.samples, self.secure = samples, secure
+
+    def clip_and_sum(self) -> list[Tensor]:
+        norms = torch.stack([g.reshape(len(g), -1).norm(2, dim=-1) for g in self.samples], dim=1).norm(2, dim=1)
+        factors = (MAX_NORM / (norms + 1e-6)).clamp(max=1.0)
+        return [torch.einsum("i,i...", factors, g) for g in self.samples]
+
+    def noise(self, like: Tensor) -> Tensor:
+        if not self.secure:
+            return torch.normal(0.0, SIGMA, like.shape)
+        total = torch.zeros_like(like)
+        for _ in range(4):
+            total += torch.normal(0.0, SIGMA, like.shape)
+        return total / 2
+
+    def step(self) -> list[Tensor]:
+        return [g + self.noise(g) for g in self.clip_and_sum()]
+
+
+class OpacusItself(OpacusForm):
+    """opacus.optimizers.DPOptimizer on parameters that already have their grad_sample."""
+
+    def __init__(self, samples: list[Tensor], secure: bool) -> None:
+        import opacus
+        from opacus.optimizers import DPOptimizer
+
+        super().__init__(samples, secure)
+        self.name = f"opacus {opacus.__version__}"
+        self.parameters = [torch.nn.Parameter(torch.zeros(g.shape[1:])) for g in samples]
+        self.optimizer = DPOptimizer(
+            torch.optim.SGD(self.parameters, lr=0.1),
+            noise_multiplier=SIGMA,
+            max_grad_norm=MAX_NORM,
+            expected_batch_size=None,
+            loss_reduction="sum",
+            secure_mode=secure,
+        )
+
+    def clip_and_sum(self) -> list[Tensor]:
+        for parameter, sample in zip(self.parameters, self.samples, strict=True):
+            parameter.grad_sample, parameter.summed_grad = sample.view_as(sample), None
+        self.optimizer.clip_and_accumulate()
+        return [parameter.summed_grad for parameter in self.parameters]
+
+    def step(self) -> list[Tensor]:
+        self.clip_and_sum()
+        self.optimizer.add_noise()
+        return [parameter.grad for parameter in self.parameters]
+
+
+def opacus_way(samples: list[Tensor], secure: bool) -> OpacusForm:
+    try:
+        return OpacusItself(samples, secure)
+    except ImportError:
+        return OpacusForm(samples, secure)
+
+
+def naive_clip_and_sum(rows: Tensor) -> Tensor:
+    factors = (MAX_NORM / rows.norm(dim=1)).clamp(max=1.0)
+    return (rows * factors[:, None]).sum(0)
+
+
+def phases(batch: int, shapes: list[tuple[int, ...]]) -> tuple[dict[str, Contenders], str, int]:
+    """The contenders of each phase over the same gradients, the peer's name, and the number of coordinates."""
+    generator = torch.Generator().manual_seed(0)
+    sizes = [torch.Size(shape).numel() for shape in shapes]
+    width = sum(sizes)
+    rows = torch.randn(batch, width, generator=generator) / width**0.5 * 2
+    samples = [
+        part.reshape(batch, *shape).contiguous() for part, shape in zip(rows.split(sizes, 1), shapes, strict=True)
+    ]
+    plain, secure = opacus_way(samples, False), opacus_way(samples, True)
+    form = OpacusForm(samples, True)
+    total, noise = torch.zeros(width, dtype=torch.float64), torch.empty(width)
+
+    def ours() -> Tensor:
+        kernels.clip_and_sum(rows, MAX_NORM, out=total.zero_())
+        return total
+
+    table: dict[str, Contenders] = {
+        "clip and sum": {"naive": lambda: naive_clip_and_sum(rows), "opacus": plain.clip_and_sum, "privkt": ours},
+        "noise": {
+            "naive": lambda: torch.normal(0.0, SIGMA, noise.shape),
+            "opacus": lambda: OpacusForm(samples, False).noise(noise),
+            "opacus secure": lambda: form.noise(noise),
+            "privkt": lambda: kernels.gaussian_noise(noise, SIGMA, KEY, 0),
+        },
+        "whole phase": {
+            "naive": lambda: naive_clip_and_sum(rows) + torch.normal(0.0, SIGMA, noise.shape),
+            "opacus": plain.step,
+            "opacus secure": secure.step,
+            "privkt": lambda: kernels.noisy_sum(ours(), SIGMA, KEY, 0),
+        },
+    }
+    return table, plain.name, width
+
+
+def measure(contenders: Contenders, rounds: int, clock: Callable[[], float]) -> dict[str, dict[str, Any]]:
+    """Median and quartiles of each contender in milliseconds; ratios to Opacus are taken within each round."""
+    times: dict[str, list[float]] = {name: [] for name in contenders}
+    for _ in range(rounds + 1):
+        for name, call in contenders.items():
+            start = clock()
+            call()
+            times[name].append((clock() - start) * 1e3)
+    result = {}
+    for name, all_times in times.items():
+        kept = all_times[1:]  # the first round warms up
+        low, median, high = statistics.quantiles(kept, n=4)
+        ratios = [a / b for a, b in zip(kept, times["opacus"][1:], strict=True)]
+        result[name] = {
+            "median_ms": round(median, 4),
+            "quartiles_ms": [round(low, 4), round(high, 4)],
+            "ratio_to_opacus": round(statistics.median(ratios), 4),
+        }
+    return result
+
+
+def machine(threads: int) -> dict[str, Any]:
+    model = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        names = [x.split(":", 1)[1].strip() for x in cpuinfo.read_text().splitlines() if x.startswith("model name")]
+        model = names[0] if names else model
+    build = kernels.build_info()
+    return {
+        "cpu": model,
+        "cores": os.cpu_count(),
+        "threads_torch": threads,
+        "threads_privkt": 1,
+        "torch": torch.__version__,
+        "privkt": build["version"],
+        "cpu_isa": build["cpu_isa"],
+        "compiler": build["compiler"],
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="tiny cases and few rounds: that it runs, not how fast")
+    parser.add_argument("--threads", type=int, default=1, help="torch's threads (privkt's kernels use one)")
+    parser.add_argument("--out", type=Path, help="write the result as JSON")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    clock = time.thread_time if options.threads == 1 else time.perf_counter
+    result: dict[str, Any] = {
+        "machine": machine(options.threads),
+        "clock": clock.__name__,
+        "rounds": 5 if options.quick else 25,
+        "cases": {},
+    }
+    for case, setting in (QUICK if options.quick else CASES).items():
+        table, peer, width = phases(**setting)
+        measured = {phase: measure(contenders, result["rounds"], clock) for phase, contenders in table.items()}
+        described = {"batch": setting["batch"], "tensors": len(setting["shapes"]), "coordinates": width, "opacus": peer}
+        result["cases"][case] = {**described, "phases": measured}
+        print(
+            f"{case}: batch {setting['batch']}, {len(setting['shapes'])} tensors, {width:,} coordinates, against {peer}"
+        )
+        for phase, contenders in measured.items():
+            for name, m in contenders.items():
+                low, high = m["quartiles_ms"]
+                spread = f"{m['median_ms']:9.3f} ms  [{low:.3f}, {high:.3f}]"
+                print(f"  {phase:13} {name:14} {spread:32} {m['ratio_to_opacus']:.2f} of opacus")
+    if options.out:
+        options.out.write_text(json.dumps(result, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

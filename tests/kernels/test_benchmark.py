@@ -1,0 +1,37 @@
+"""The benchmark runs and says what it compared and where; its committed results name no machine."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+
+
+def test_the_benchmark_runs(tmp_path: Path) -> None:
+    out = tmp_path / "result.json"
+    command = [sys.executable, str(BENCHMARKS / "clip_noise.py"), "--quick", "--out", str(out)]
+    subprocess.run(command, check=True, capture_output=True, cwd=tmp_path)
+    result = json.loads(out.read_text())
+    assert set(result["cases"]) == {"lora", "one tensor"}
+    for case in result["cases"].values():
+        assert {"clip and sum", "noise", "whole phase"} == set(case["phases"])
+        assert all(contender["median_ms"] > 0 for phase in case["phases"].values() for contender in phase.values())
+
+
+def test_results_describe_the_machine_without_naming_it() -> None:
+    files = sorted((BENCHMARKS / "results").glob("clip_noise-*.json"))
+    assert files
+    for file in files:
+        machine = json.loads(file.read_text())["machine"]
+        assert set(machine) == {
+            "cpu",
+            "cores",
+            "threads_torch",
+            "threads_privkt",
+            "torch",
+            "privkt",
+            "cpu_isa",
+            "compiler",
+        }
+        assert "/" not in "".join(map(str, machine.values()))
