@@ -17,7 +17,6 @@ from privkt.contracts import (
     BackendError,
     ClientSite,
     NoProgress,
-    Outcome,
     PrivateData,
     Progress,
     ServerSite,
@@ -194,6 +193,8 @@ class LocalRuntime:
         with self._step(running, name, step, seed):
             if not results.has_result(step.name):
                 results.save_result(step.name, self._call(running, index, seed, name, self._client_site))
+            if (folder := results.model_folder(step.name)) is not None:
+                run.show_model(name, seed, folder)
             following = steps[index + 1] if index + 1 < len(steps) else None
             if following is not None and following.side is Side.SERVER:
                 data = running.gate.send(name, step.name, results.load_result(step.name), seed=seed)
@@ -346,4 +347,4 @@ def _reason(error: Exception) -> str:
     )
 
 
-__all__ = ["LocalRuntime", "Outcome", "RunResult"]
+__all__ = ["LocalRuntime", "RunResult"]

@@ -182,6 +182,14 @@ class RunDirectory:
         """Whether the step's result is stored."""
         return self._marker(site, step, seed).exists()
 
+    def show_model(self, site: str, seed: int | None, folder: Path) -> Path:
+        """Gives a final model a plain place, private/models/<site>/<scope>: a relative link, which copies keep."""
+        place = make_folder(self.private / "models" / safe_name("site", site)) / scope_name(seed)
+        draft = place.with_name(f".{place.name}.{secrets.token_hex(4)}.tmp")
+        os.symlink(os.path.relpath(folder, place.parent), draft)
+        os.replace(draft, place)
+        return place
+
     def mark_done(self, site: str, step: str, seed: int | None) -> None:
         """Notes that the step's result is stored; called after it is."""
         marker = self._marker(site, step, seed)

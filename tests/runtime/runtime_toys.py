@@ -18,6 +18,7 @@ from privkt.contracts import (
     Dataset,
     Generation,
     MethodConfig,
+    Model,
     Outcome,
     Plan,
     Rows,
@@ -117,7 +118,9 @@ class Toy(TransferMethod):
         time.sleep(self.config.pause)
         rows = site.data.load()
         notes = {"size": site.state.load_json("size"), "texts": list(augmented.text)}
-        return Outcome({"all": {"rows": float(len(rows) + len(augmented))}}, notes)
+        (site.folder / "model").mkdir(exist_ok=True)
+        (site.folder / "model" / "config.json").write_text(f'{{"seed": {site.seed}}}')
+        return Outcome({"all": {"rows": float(len(rows) + len(augmented))}}, notes, Model(site.folder / "model"))
 
 
 def _with_suffix(texts, suffix):

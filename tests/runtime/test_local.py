@@ -2,10 +2,12 @@
 
 import json
 import os
+import shutil
 import sqlite3
 
 import pytest
 
+from privkt.contracts import BackendError
 from privkt.privacy import BudgetExceeded, DataChanged, Ledger, RefusedInput
 from privkt.runtime.errors import RunFailed
 from privkt.runtime.local import LocalRuntime
@@ -111,6 +113,15 @@ def test_a_finished_run_does_nothing_again(toys, tmp_path):
     assert again.totals == first.totals
 
 
+def test_final_models_lie_in_plain_places(toys, tmp_path):
+    result = LocalRuntime(toys.toy_config(tmp_path), tmp_path / "run", toys.toy_manager()).run()
+    moved = shutil.move(tmp_path / "run", tmp_path / "moved")
+    for seed in (0, 1):
+        place = moved / "private" / "models" / "a" / f"seed-{seed}"
+        assert json.loads((place / "config.json").read_text()) == {"seed": seed}
+    assert result.outcomes["a"][1].model is not None
+
+
 def test_another_config_does_not_resume(toys, tmp_path):
     LocalRuntime(toys.toy_config(tmp_path), tmp_path / "run", toys.toy_manager()).run()
     with pytest.raises(RefusedInput, match=r"method_config\.rows differs"):
@@ -150,6 +161,32 @@ def test_what_a_person_can_mend_is_said(toys, tmp_path, error, says):
     toys.Toy.on_call = fail
     with pytest.raises(RunFailed, match=f"a, step 'publish': {says}"):
         LocalRuntime(toys.toy_config(tmp_path), tmp_path / "run", toys.toy_manager()).run()
+
+
+def test_a_server_that_is_down_is_found_before_spending(toys, tmp_path, monkeypatch):
+    def down(self):
+        raise BackendError("models.llm: nobody answers at http://127.0.0.1:1; start the server")
+
+    monkeypatch.setattr(toys.ToyBackend, "probe", down)
+    remote = {"llm": {"backend": "toy", "model": "m", "remote": True}}
+    with pytest.raises(BackendError, match="nobody answers"):
+        LocalRuntime(toys.toy_config(tmp_path, models=remote), tmp_path / "run", toys.toy_manager()).run()
+    assert not (tmp_path / "run").exists()
+    assert not list((tmp_path / "state").rglob("*.sqlite3"))
+
+
+def test_a_server_that_goes_down_leaves_a_run_that_resumes(toys, tmp_path):
+    config, manager = toys.toy_config(tmp_path), toys.toy_manager()
+
+    def down(what):
+        if what == "augment 1":
+            raise BackendError("models.llm: nobody answers; start the server")
+
+    toys.Toy.on_call = down
+    with pytest.raises(RunFailed, match=r"server, step 'augment': models\.llm: nobody answers; .*\n.*--resume"):
+        LocalRuntime(config, tmp_path / "run", manager).run()
+    toys.Toy.on_call = None
+    assert sorted(LocalRuntime(config, tmp_path / "run", manager).run().outcomes["a"]) == [0, 1]
 
 
 def test_a_damaged_checkpoint_is_named(toys, tmp_path):
