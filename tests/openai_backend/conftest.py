@@ -167,12 +167,9 @@ def transformers_server(model_folder: Path) -> Iterator[Server]:
 
 
 @pytest.fixture(scope="module")
-def smollm2_servers() -> Iterator[dict[str, Server | Path]]:
-    """Both servers over the real model of PRIVKT_TEST_SMOLLM2, and its folder."""
-    given = os.environ.get("PRIVKT_TEST_SMOLLM2")
-    if not given:
-        pytest.skip("PRIVKT_TEST_SMOLLM2 names no folder with SmolLM2-135M-Instruct")
-    folder = Path(given)
+def smollm2_servers(smollm2: str) -> Iterator[dict[str, Server | Path]]:
+    """Both servers over a real model, and its folder."""
+    folder = Path(smollm2)
     with full_server_over(folder) as full, transformers_serve_over(folder) as silent:
         yield {"full": full, "silent": silent, "folder": folder}
 

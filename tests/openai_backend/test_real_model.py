@@ -1,4 +1,4 @@
-"""The same findings and scores on a trained model: `pytest -m slow` with PRIVKT_TEST_SMOLLM2 set."""
+"""The same findings and scores on a trained model: `pytest -m slow`."""
 
 from __future__ import annotations
 
