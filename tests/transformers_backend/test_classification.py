@@ -141,7 +141,7 @@ def test_features_are_computed_once_for_all_arms(bert, tmp_path, monkeypatch):
     backend = bert()
     model = backend.train(EXAMPLES, HEAD, folder=tmp_path / "a")
     backend.train(EXAMPLES[:8] + EXAMPLES[:2], HEAD, folder=tmp_path / "b")
-    backend.with_weights(model).classify(TEXTS + ["another"], LABELS)
+    backend.with_weights(model).classify([*TEXTS, "another"], LABELS)
     assert sorted(asked) == sorted([*TEXTS, "another"])
     assert not any(b"rain" in key for key in feature_memory._rows)
 

@@ -155,7 +155,7 @@ def test_weights_scale_the_gradient(llama):
 
 def test_a_loss_that_is_no_number_stops_the_training(llama, tmp_path):
     recipe = dataclasses.replace(LORA, lora=None, learning_rate=1e30)
-    with pytest.raises(BackendError, match="lower recipe.learning_rate"):
+    with pytest.raises(BackendError, match=r"lower recipe\.learning_rate"):
         llama().train(EXAMPLES, recipe, folder=tmp_path)
 
 
@@ -183,7 +183,7 @@ def test_recipes_that_make_no_sense_are_refused(llama, tmp_path, changes, words)
 
 
 def test_lora_targets_that_do_not_exist_are_named(llama, tmp_path):
-    with pytest.raises(BackendError, match="lora.targets"):
+    with pytest.raises(BackendError, match=r"lora\.targets"):
         llama().train(EXAMPLES, dataclasses.replace(LORA, lora={"targets": ["w_none"]}), folder=tmp_path)
 
 
