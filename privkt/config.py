@@ -90,7 +90,7 @@ class RunConfig(_Block):
     method: str
     budget: BudgetConfig
     clients: tuple[ClientConfig, ...] = Field(min_length=1)
-    models: dict[str, ModelConfig]
+    models: dict[str, ModelConfig] = Field(default_factory=dict)
     evaluation: EvaluationConfig | None = None
     seeds: tuple[int, ...] = Field(default=(0,), min_length=1)
     method_config: dict[str, Any] = Field(default_factory=dict)

@@ -9,6 +9,7 @@ from typing import Any
 
 from privkt.contracts import Backend, ClientId, ClientSite, Message, PrivateData, PublicFacts, Rows, ServerSite, State
 from privkt.privacy import Budget, Release, default_delta
+from privkt.runtime.files import safe_name
 
 SaveHook = Callable[[str, Release[Any]], None]
 
@@ -27,7 +28,7 @@ class MemoryState:
         """Stores a message; the same name again replaces it."""
         if isinstance(value, Release):
             raise TypeError(f"state {name!r}: must be a message, got a Release; use save_release")
-        self.stored["message", name] = copy.deepcopy(value)
+        self.stored["message", _named(name)] = copy.deepcopy(value)
 
     def load(self, name: str) -> Any:
         """The message stored under `name`; KeyError names what there is."""
@@ -37,7 +38,7 @@ class MemoryState:
         """Stores JSON values beside the messages."""
         import json
 
-        self.stored["values", name] = json.loads(json.dumps(value))
+        self.stored["values", _named(name)] = json.loads(json.dumps(value))
 
     def load_json(self, name: str) -> Any:
         """The JSON values stored under `name`; KeyError names what there is."""
@@ -47,7 +48,7 @@ class MemoryState:
         """Stores a Release."""
         if not isinstance(release, Release):
             raise TypeError(f"state {name!r}: must be a Release, got {type(release).__name__}; use save for a message")
-        self.stored["release", name] = release
+        self.stored["release", _named(name)] = release
         if self.on_release is not None:
             self.on_release(name, release)
 
@@ -66,6 +67,10 @@ class MemoryState:
         if (kind, name) not in self.stored:
             raise KeyError(f"state has no {kind} {name!r}; it has {', '.join(self.names()) or 'nothing'}")
         return self.stored[kind, name]
+
+
+def _named(name: str) -> str:
+    return safe_name("state name", name)  # on disk a name is part of a file's
 
 
 def private_data(rows: Rows, *, name: str = "data", labels: tuple[str, ...] | None = None) -> PrivateData:

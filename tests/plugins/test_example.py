@@ -164,3 +164,35 @@ def test_an_entry_name_switches_all_its_plugins(environment):
     assert {value[0] for name, value in plugins.items() if name.endswith(":example")} == {"disabled"}
     only_built_in = environment.listing(PRIVKT_LOAD_PLUGINS="")["plugins"]
     assert {value[0] for name, value in only_built_in.items() if not name.startswith("privkt:")} == {"disabled"}
+
+
+CONFIG = """
+method: label-tally
+budget: {epsilon: 2, delta: 1.0e-5, neighbouring: local}
+client:
+  data: {name: votes, size: 60, source: lines, path: rows.txt, label: label, labels: ["no", "yes"]}
+label-tally: {decimals: 1}
+seed: 0
+"""
+
+
+def test_the_example_runs_from_the_command_line_with_gate_and_ledger(environment, tmp_path):
+    rows = "".join(f"{('no', 'yes')[i % 2]}\tcanary-{i}\n" for i in range(60))
+    (tmp_path / "rows.txt").write_text(rows, encoding="utf-8")
+    (tmp_path / "run.yaml").write_text(CONFIG, encoding="utf-8")
+    environ = {**GOOD_ALONE, "PRIVKT_STATE": str(tmp_path / "state")}
+    config, out = str(tmp_path / "run.yaml"), tmp_path / "out"
+    planned = environment.run("-m", "privkt.cli", "plan", config, **environ)
+    assert "60 noisy labels, each at epsilon = 2" in planned
+    environment.run("-m", "privkt.cli", "run", config, "-o", str(out), **environ)
+    report = json.loads((out / "private" / "report.json").read_text(encoding="utf-8"))
+    assert report["clients"]["client"]["ledger"]["spent"]["epsilon"] == 2
+    crossed = [path.read_bytes() for path in (out / "outbound").rglob("*") if path.is_file()]
+    assert crossed
+    assert not any(b"canary" in data for data in crossed)
+
+
+def test_the_command_line_lists_broken_plugins_and_goes_on(environment):
+    shown = environment.run("-m", "privkt.cli", "plugins", COLUMNS="250")
+    assert "bigram" in shown
+    assert "a_module_that_nobody_has" in shown

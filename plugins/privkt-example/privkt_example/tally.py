@@ -24,7 +24,7 @@ from privkt.contracts import (
 from privkt.plugins import get_manager
 from privkt.privacy import Budget, Neighbouring, RefusedInput, Release
 
-STORED = "noisy labels"
+STORED = "noisy-labels"
 
 
 class TallyConfig(MethodConfig):
