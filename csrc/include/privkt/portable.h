@@ -14,7 +14,7 @@
 #define PRIVKT_SLOW_FN static __host__ __device__ __noinline__
 #else
 #define PRIVKT_FN static inline
-#define PRIVKT_SLOW_FN static
+#define PRIVKT_SLOW_FN [[maybe_unused]] static
 #endif
 
 namespace privkt {
