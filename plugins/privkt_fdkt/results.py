@@ -64,7 +64,6 @@ def learn_arms(
         scores={arm.heading: done[arm.value]["scores"] for arm in arms} if evaluation else {},
         notes={
             "statement": NOT_PRIVATE,
-            "order": [arm.heading for arm in arms],
             "not_measured": [arm.heading for arm in config.arms if arm not in arms],
             "arms": {arm.heading: {k: v for k, v in done[arm.value].items() if k != "scores"} for arm in arms},
             "drawing": site.state.load_json("drawing"),

@@ -137,7 +137,10 @@ class DiskState:
         if isinstance(value, Outcome):
             model = None if value.model is None else self._put(name, value.model)
             scores = {arm: dict(metrics) for arm, metrics in value.scores.items()}
-            return {"type": "Outcome", "scores": scores, "notes": dict(value.notes), "model": model}
+            # JSON on disk is sorted by key; the order of the arms is the method's, for its tables.
+            return {
+                "type": "Outcome", "scores": scores, "order": list(scores), "notes": dict(value.notes), "model": model,
+            }  # fmt: skip
         raise TypeError(
             f"state {name!r}: must be Texts, Adapter, SoftPrompt, Model or Outcome, got {type(value).__name__}; "
             "use save_json for plain values and save_release for a Release"
@@ -148,7 +151,8 @@ def _get(folder: Path, record: Mapping[str, Any]) -> Message:
     kind = record["type"]
     if kind == "Outcome":
         model: Any = None if record["model"] is None else _get(folder, record["model"])
-        return Outcome(scores=record["scores"], notes=record["notes"], model=model)
+        scores = {arm: record["scores"][arm] for arm in record["order"]}
+        return Outcome(scores=scores, notes=record["notes"], model=model)
     place = folder / record["payload"]
     try:
         if kind == "texts":
