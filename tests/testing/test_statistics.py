@@ -43,7 +43,7 @@ def test_what_cannot_happen_is_not_forgiven():
 
 
 def test_small_cells_are_pooled_and_still_seen():
-    expected = {"a": 0.9, **{i: 0.001 for i in range(100)}}
+    expected = {"a": 0.9, **dict.fromkeys(range(100), 0.001)}
     good = ["a"] * 900 + list(range(100))
     assert chi_square_p(good, expected) > 0.5
     assert chi_square_p(["a"] * 1000, expected) < CUT_OFF
@@ -51,7 +51,7 @@ def test_small_cells_are_pooled_and_still_seen():
 
 @pytest.mark.parametrize("p", [0.5, 0.02])
 def test_fair_draws_are_not_accused(p):
-    """2,000 seeded tests at a false-alarm rate below 1e-6 each: any alarm has probability below 2e-3, once and for all."""
+    """2,000 seeded tests at a false-alarm rate below 1e-6 each: any alarm has probability below 2e-3."""
     draws = random.Random(0)
     worst = min(chi_square_p(draws.choices("ab", (p, 1 - p), k=3000), {"a": p, "b": 1 - p}) for _ in range(2000))
     assert CUT_OFF < FALSE_ALARM
