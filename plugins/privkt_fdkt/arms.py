@@ -23,6 +23,13 @@ class Arm(StrEnum):
         return _TITLES[self]
 
     @property
+    def protection(self) -> str:
+        """What protects the texts that a large model saw for the arm, in the words of `privkt.evaluation.report`."""
+        if self.is_open:
+            return "none"
+        return {Arm.PRIVATE: "nothing crossed", Arm.ZERO_SHOT: "nothing about records crossed"}.get(self, "release")
+
+    @property
     def is_open(self) -> bool:
         """Whether the arm shows text without any guarantee to the large model."""
         return self in (Arm.NO_NOISE, Arm.RAW)

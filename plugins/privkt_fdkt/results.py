@@ -65,7 +65,12 @@ def learn_arms(
         notes={
             "statement": NOT_PRIVATE,
             "not_measured": [arm.heading for arm in config.arms if arm not in arms],
-            "arms": {arm.heading: {k: v for k, v in done[arm.value].items() if k != "scores"} for arm in arms},
+            "main": Arm.FDKT.heading,
+            "arms": {
+                arm.heading: {"protection": arm.protection}
+                | {k: v for k, v in done[arm.value].items() if k != "scores"}
+                for arm in arms
+            },
             "drawing": site.state.load_json("drawing"),
             "overlap": {
                 name: overlap_report([row.text for row in rows], texts, config.canaries) for name, rows in made.items()

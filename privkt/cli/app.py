@@ -20,6 +20,16 @@ app = typer.Typer(
 budget_app = typer.Typer(help="What each private data set has spent, and what is left.", no_args_is_help=False)
 app.add_typer(budget_app, name="budget")
 
+DataChanged = Annotated[
+    bool, typer.Option("--data-changed", help="The data behind a name changed; its account goes on.")
+]
+NewNameConfirmed = Annotated[
+    bool,
+    typer.Option(
+        "--new-name-confirmed",
+        help="These rows are counted under another name too; what both ledgers spend adds up.",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document for a program to read.")]
 ConfigFile = Annotated[Path, typer.Argument(help="A YAML config.", show_default=False)]
 RunFolder = Annotated[Path, typer.Argument(help="A run directory.", show_default=False)]
@@ -30,12 +40,7 @@ def run() -> None:
     from privkt.cli.errors import exit_code_of
 
     try:
-        app(standalone_mode=True)
-    except KeyboardInterrupt:
-        from privkt.cli.output import err
-
-        err.print("\nstopped; nothing is lost: `privkt run --resume DIR` finishes the run with the same epsilon")
-        sys.exit(130)
+        app()
     except Exception as error:
         sys.exit(exit_code_of(error))
 
@@ -92,11 +97,16 @@ def quickstart(
 
 
 @app.command()
-def plan(config: ConfigFile, json: Json = False) -> None:
+def plan(
+    config: ConfigFile,
+    data_changed: DataChanged = False,
+    new_name_confirmed: NewNameConfirmed = False,
+    json: Json = False,
+) -> None:
     """Check a config and its data, and say what a run will spend, ask and send. Spends nothing."""
     from privkt.cli.running import plan as go
 
-    go(config, as_json=json)
+    go(config, as_json=json, data_changed=data_changed, new_name_confirmed=new_name_confirmed)
 
 
 @app.command("run")
@@ -107,9 +117,8 @@ def run_command(
     review: Annotated[
         bool, typer.Option("--review", help="Show what is about to cross and wait for yes or no.")
     ] = False,
-    data_changed: Annotated[
-        bool, typer.Option("--data-changed", help="The data behind a name changed; its account goes on.")
-    ] = False,
+    data_changed: DataChanged = False,
+    new_name_confirmed: NewNameConfirmed = False,
     force: Annotated[
         bool,
         typer.Option("--force", help="Let something without a guarantee cross; the ledger records an infinite spend."),
@@ -118,7 +127,10 @@ def run_command(
     """Run a method from a config, or finish an interrupted run."""
     from privkt.cli.running import run as go
 
-    go(config, output=output, resume=resume, review=review, data_changed=data_changed, force=force)
+    go(
+        config, output=output, resume=resume, review=review, data_changed=data_changed,
+        new_name_confirmed=new_name_confirmed, force=force,
+    )  # fmt: skip
 
 
 @app.command()
@@ -127,11 +139,16 @@ def compare(
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Run directory.")] = None,
     resume: Annotated[Path | None, typer.Option(help="Finish the comparison in this directory.")] = None,
     seeds: Annotated[int | None, typer.Option(help="Seeds 0 to N-1 instead of the config's.", min=1)] = None,
+    data_changed: DataChanged = False,
+    new_name_confirmed: NewNameConfirmed = False,
 ) -> None:
     """Run a method with every baseline of its page beside it: mean and deviation over seeds."""
     from privkt.cli.running import compare as go
 
-    go(config, output=output, resume=resume, seeds=seeds)
+    go(
+        config, output=output, resume=resume, seeds=seeds, data_changed=data_changed,
+        new_name_confirmed=new_name_confirmed,
+    )  # fmt: skip
 
 
 @app.command()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from rich.markup import escape
 from rich.table import Table
 
 from privkt.cli.output import out, print_json
@@ -10,6 +11,7 @@ from privkt.cli.output import out, print_json
 def plugins(kind: str | None, as_json: bool) -> None:
     """Lists plugins and what they provide."""
     from privkt.plugins import get_manager
+    from privkt.plugins.status import Status
     from privkt.plugins.types import PluginKind
     from privkt.privacy import RefusedInput
 
@@ -45,13 +47,13 @@ def plugins(kind: str | None, as_json: bool) -> None:
         return
     table = Table("kind", "name", "what it is", "guarantee", "from", box=None, pad_edge=False)
     for p in provided:
-        table.add_row(str(p.kind), p.name, p.spec.summary, getattr(p.spec, "guarantee", ""), str(p.plugin))
+        table.add_row(str(p.kind), p.shown_name, p.spec.summary, getattr(p.spec, "guarantee", ""), str(p.plugin))
     out.print(table)
-    for p in manager.plugins():
-        if str(p.status) not in ("ok", "loaded", "active"):
-            out.print(f"{p.identity}: {p.status}" + (f" ({p.reason})" if p.reason else ""))
+    for plugin in manager.plugins():
+        if plugin.status is not Status.OK:
+            out.print(escape(f"{plugin.identity}: {plugin.status}" + (f" ({plugin.reason})" if plugin.reason else "")))
     for warning in manager.warnings:
-        out.print(f"warning: {warning}")
+        out.print(f"[yellow]warning:[/yellow] {escape(warning)}")
 
 
 def doctor(as_json: bool) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from rich.markup import escape
+
 from privkt.cli.output import out, print_json
 
 
@@ -17,7 +19,7 @@ def show(path: Path, as_json: bool) -> None:
         print_json(values)
     else:
         if not values["finished"]:
-            out.print(f"[yellow]not finished;[/yellow] go on with: privkt run --resume {path}")
+            out.print("[yellow]not finished;[/yellow] go on with:", f"privkt run --resume {escape(str(path))}")
         print_report(values)
 
 
@@ -26,5 +28,5 @@ def report(path: Path) -> None:
     from privkt.evaluation.report.render import write_report
 
     html, values = write_report(path)
-    out.print(str(html))
-    out.print(str(values))
+    out.print(str(html), markup=False)
+    out.print(str(values), markup=False)

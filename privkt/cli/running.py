@@ -3,82 +3,129 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from privkt.cli.output import err, out, print_json, progress
+from rich.markup import escape
+
+from privkt.cli.errors import Interrupted
+from privkt.cli.output import err, out, print_json, progress, visible
 
 if TYPE_CHECKING:
     from privkt.config import RunConfig
-    from privkt.contracts import Message
+    from privkt.contracts import Message, Plan
     from privkt.plugins import ReleaseSummary
     from privkt.runtime.results import RunResult
 
 
-def plan(path: Path, as_json: bool) -> None:
-    """Checks a config and its data and prints the plan of every client."""
+def plan(path: Path, *, as_json: bool, data_changed: bool = False, new_name_confirmed: bool = False) -> None:
+    """Checks a config, its data and its ledgers as a run would, and prints the plan of every client."""
     from dataclasses import asdict
 
     from privkt.config import load_config
     from privkt.plugins import get_manager
-    from privkt.runtime.accounts import left_of
+    from privkt.runtime.accounts import check_clients, left_of
     from privkt.runtime.preflight import prepare
 
     config = load_config(path)
     setup = prepare(config, get_manager())
-    left = {client.name: left_of(client) for client in setup.clients}
+    check_clients(setup.clients, same_data_confirmed=new_name_confirmed)
+    left = {
+        client.name: left_of(client, data_changed=data_changed, same_data_confirmed=new_name_confirmed)
+        for client in setup.clients
+    }
     if as_json:
         print_json({c.name: {"plan": asdict(c.plan), "left": asdict(left[c.name])} for c in setup.clients})
         return
     for client in setup.clients:
-        made = client.plan
-        out.print(f"[bold]{client.name}[/bold] (data set {client.config.data.name}, N = {client.config.data.size})")
-        for t in made.trainings:
-            out.print(f"  {t.purpose}: {t.guarantee}")
-            out.print(
-                f"    noise multiplier {t.noise_multiplier:.4f}, sampling rate {t.sampling_rate:.4g}, {t.steps} steps, "
-                f"noise per coordinate {t.noise_per_coordinate:.4f} clip norms"
-            )
-        if made.llm_requests:
-            out.print(
-                f"  asked of the large model, for each seed: {made.llm_requests:,} requests, about "
-                f"{made.llm_prompt_tokens:,} tokens sent, at most {made.llm_new_tokens:,} written"
-            )
-        for line in made.crosses:
-            out.print(f"  crosses: {line}")
-        out.print(f"  bytes that will cross, for each seed: about {made.bytes_out:,}")
-        out.print(f"  left in the ledger before this run: epsilon {left[client.name].epsilon:.4g}")
-        for line in made.not_covered:
-            out.print(f"  not covered: {line}")
-        for line in made.warnings:
-            out.print(f"  [yellow]warning:[/yellow] {line}")
+        data = client.config.data
+        out.print(f"[bold]{client.name}[/bold] (data set {data.name}, N = {data.size})")
+        for line in plan_lines(client.plan):
+            out.print(f"  {line}")
+        here = left[client.name]
+        out.print(f"  left in the ledger before this run: epsilon {here.epsilon:.4g}, delta {here.delta:.3g}")
     out.print("nothing was spent")
 
 
+def plan_lines(made: Plan) -> Iterator[str]:
+    """A plan in words, a fact a line, in rich's markup."""
+    for t in made.trainings:
+        yield f"{escape(t.purpose)}: [bold]{escape(str(t.guarantee))}[/bold]"
+        yield (
+            f"  noise multiplier {t.noise_multiplier:.4f}, sampling rate {t.sampling_rate:.4g}, {t.steps} steps, "
+            f"noise per coordinate {t.noise_per_coordinate:.4f} clip norms"
+        )
+    if made.llm_requests:
+        yield (
+            f"asked of the large model, for each seed: {made.llm_requests:,} requests, about "
+            f"{made.llm_prompt_tokens:,} tokens sent, at most {made.llm_new_tokens:,} written"
+        )
+    yield from (f"crosses: {escape(line)}" for line in made.crosses)
+    yield f"bytes that will cross, for each seed: about {made.bytes_out:,}"
+    yield from (f"not covered: {escape(line)}" for line in made.not_covered)
+    yield from (f"[yellow]warning:[/yellow] {escape(line)}" for line in made.warnings)
+
+
 def run(
-    config: Path | None, *, output: Path | None, resume: Path | None, review: bool, data_changed: bool, force: bool
+    config: Path | None,
+    *,
+    output: Path | None,
+    resume: Path | None,
+    review: bool,
+    data_changed: bool,
+    new_name_confirmed: bool,
+    force: bool,
 ) -> None:
     """Runs or resumes, then prints the report."""
     from privkt.config import load_config
     from privkt.privacy import RefusedInput
     from privkt.runtime.run_directory import RunDirectory
 
+    said = {
+        "review": review, "data_changed": data_changed, "new_name_confirmed": new_name_confirmed, "force": force,
+    }  # fmt: skip
     if resume is not None:
+        _need_one_folder("run", output)
         directory = RunDirectory.open(resume)
         read = load_config(config) if config is not None else directory.config()
-        execute(read, resume, review=review, data_changed=data_changed, force=force)
+        execute(read, resume, resume=True, **said)
     elif config is not None:
-        execute(load_config(config), output or new_folder(config.stem), review, data_changed, force)
+        execute(load_config(config), output or new_folder(config.stem), **said)
     else:
         raise RefusedInput("run: give a config to start, or --resume DIR to go on, got neither")
 
 
-def compare(config: Path, *, output: Path | None, resume: Path | None, seeds: int | None) -> None:
+def _need_one_folder(command: str, output: Path | None) -> None:
+    from privkt.privacy import RefusedInput
+
+    if output is not None:
+        raise RefusedInput(f"{command}: --resume goes on in its own folder, got --output too; leave one of them out")
+
+
+def compare(
+    config: Path,
+    *,
+    output: Path | None,
+    resume: Path | None,
+    seeds: int | None,
+    data_changed: bool = False,
+    new_name_confirmed: bool = False,
+) -> None:
     """Runs a method with every baseline of its page."""
     from privkt.config import load_config
+    from privkt.runtime.run_directory import RunDirectory
 
-    read = comparison(load_config(config), seeds)
-    execute(read, resume or output or new_folder(f"{config.stem}-compare"))
+    if resume is not None:
+        _need_one_folder("compare", output)
+        RunDirectory.open(resume)
+    execute(
+        comparison(load_config(config), seeds),
+        resume or output or new_folder(f"{config.stem}-compare"),
+        resume=resume is not None,
+        data_changed=data_changed,
+        new_name_confirmed=new_name_confirmed,
+    )
 
 
 def comparison(config: RunConfig, seeds: int | None = None) -> RunConfig:
@@ -99,28 +146,50 @@ def comparison(config: RunConfig, seeds: int | None = None) -> RunConfig:
 
 
 def execute(
-    config: RunConfig, folder: Path, review: bool = False, data_changed: bool = False, force: bool = False
+    config: RunConfig,
+    folder: Path,
+    *,
+    resume: bool = False,
+    review: bool = False,
+    data_changed: bool = False,
+    new_name_confirmed: bool = False,
+    force: bool = False,
 ) -> RunResult:
-    """Runs a config in a folder, writes the report and prints it."""
+    """Runs a config in a folder, writes the report and prints it.
+
+    Raises: Interrupted, for Ctrl-C; what LocalRuntime raises.
+    """
     from privkt.cli.tables import print_report
     from privkt.evaluation.report.build import build_report
     from privkt.evaluation.report.render import write_report
     from privkt.runtime.local import LocalRuntime
+    from privkt.runtime.run_directory import RunDirectory
 
-    # Bars and questions would fight for the terminal.
-    with progress(show=not review) as shown:
-        runtime = LocalRuntime(
-            config,
-            folder,
-            progress=shown,
-            review=_ask if review else None,
-            force=force,
-            data_changed=data_changed,
-        )
-        result = runtime.run()
-    html, _ = write_report(result.path)
-    print_report(build_report(result.path))
-    out.print(f"\nrun directory: {result.path}\nreport: {html}")
+    if not resume:
+        RunDirectory.need_free(folder)
+    try:
+        # Bars and questions would fight for the terminal.
+        with progress(show=not review) as shown:
+            runtime = LocalRuntime(
+                config,
+                folder,
+                progress=shown,
+                review=ask if review else None,
+                force=force,
+                data_changed=data_changed,
+                same_data_confirmed=new_name_confirmed,
+            )
+            result = runtime.run()
+    except KeyboardInterrupt:
+        if not RunDirectory.is_run(folder):
+            raise Interrupted("nothing was begun and nothing was spent") from None
+        raise Interrupted(
+            f"what is done is kept; `privkt run --resume {folder}` finishes the run with the same epsilon"
+        ) from None
+    values = build_report(result.path)
+    html, _ = write_report(result.path, values)
+    print_report(values)
+    out.print(f"\nrun directory: {result.path}\nreport: {html}", markup=False)
     return result
 
 
@@ -152,20 +221,25 @@ def new_folder(name: str) -> Path:
     return found
 
 
-def _ask(summary: ReleaseSummary, message: Message) -> bool:
+def ask(summary: ReleaseSummary, message: Message) -> bool:
+    """Shows what is about to cross, decoded from its very bytes, and waits for yes or no."""
     import typer
 
     out.print(
-        f"\n[bold]{summary.client}[/bold] is about to send {summary.message}, {summary.rows} rows, "
-        f"{summary.size_bytes:,} bytes, after step {summary.step!r}; sha256 {summary.sha256}"
+        f"\n{summary.client} is about to send {summary.message}, {summary.rows} rows, {summary.size_bytes:,} bytes, "
+        f"after step {summary.step!r}; {summary.guarantee}; sha256 {summary.sha256}",
+        markup=False,
     )
     for line in _preview(message):
-        out.print(line, markup=False)
+        out.print(f"  {visible(line)}", markup=False)
     return typer.confirm("Let it cross? (no: the spend stays, and another draw is another spend)", default=False)
 
 
 def _preview(message: Message) -> list[str]:
-    rows: Any = list(message) if hasattr(message, "text") else []
-    if not rows:
-        return [f"  {name}: {len(data):,} bytes" for name, data in getattr(message, "files", {}).items()]
-    return [f"  [{row.label}] {row.text}" for row in rows]
+    from privkt.contracts import Adapter, SoftPrompt, Texts
+
+    if isinstance(message, Texts):
+        return [f"[{row.label}] {row.text}" for row in message]
+    if isinstance(message, Adapter | SoftPrompt):
+        return [f"{name}: {len(data):,} bytes" for name, data in message.files.items()]
+    return []

@@ -5,25 +5,25 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from rich.markup import escape
 from rich.table import Table
 
 from privkt.cli.output import out
-from privkt.evaluation.report.render import canaries, metrics_of, summaries, what_crossed
-from privkt.privacy.guarantee import rounded_up
+from privkt.evaluation.report.render import canaries, left, main_arm, metrics_of, protection, summaries
 
 
 def print_report(report: Mapping[str, Any]) -> None:
     """Scores, what was spent and what crossed, a client at a time."""
     for name, client in report["clients"].items():
         if len(report["clients"]) > 1:
-            out.print(f"\n[bold]client {name}[/bold]")
+            out.print(f"\n[bold]client {escape(name)}[/bold]")
         _scores(client)
         _spent(client)
         planted = canaries(client)
         if planted:
-            repeated = int(planted["repeated"])
+            repeated = planted["repeated"]
             said = "none came out" if repeated == 0 else f"[red]{repeated} came out[/red]"
-            out.print(f"planted names and numbers: {int(planted['total'])}, {said}")
+            out.print(f"planted names and numbers: {planted['total']}, {said}")
     if report["epsilon_statement"]:
         out.print(report["epsilon_statement"])
     crossed = report["crossed"]
@@ -33,35 +33,36 @@ def print_report(report: Mapping[str, Any]) -> None:
 
 
 def _scores(client: Mapping[str, Any]) -> None:
-    scores = summaries(client)
+    scores, main = summaries(client), main_arm(client)
     if not scores:
-        out.print("no evaluation data: nothing was scored")
+        out.print("no evaluation data: nothing was scored" if client["seeds"] else "nothing was scored yet")
         return
-    charged = client["trainings"][0] if client["trainings"] else None
     metrics = metrics_of(scores)
-    table = Table("small model trained on", *(m.replace("_", " ") for m in metrics), "what crossed is protected by")
+    table = Table(
+        "small model trained on",
+        *(m.replace("_", " ") for m in metrics),
+        "what another party saw is protected by",
+        box=None,
+        pad_edge=False,
+    )
     for arm, values in scores.items():
-        style = "bold" if arm == "FDKT" else ("dim" if "not private" in arm else "")
-        table.add_row(
-            arm, *(str(values[m]) if m in values else "" for m in metrics), what_crossed(arm, charged), style=style
-        )
+        said = protection(client, arm)
+        style = "bold" if arm == main else ("dim" if said == "none" else "")
+        cells = (str(values[m]) if m in values else "" for m in metrics)
+        table.add_row(escape(arm), *cells, escape(said), style=style)
     out.print(table)
 
 
 def _spent(client: Mapping[str, Any]) -> None:
     for training in client["trainings"]:
-        out.print(f"{training['purpose']}: [bold]{training['guarantee']}[/bold]")
-        out.print(
-            f"  noise multiplier {training.get('noise_multiplier', float('nan')):.4f}, sampling rate "
-            f"{training.get('sampling_rate', float('nan')):.4g}, {training['steps']} steps planned, "
-            f"{training['taken']} taken"
-        )
+        out.print(f"{escape(training['purpose'])}: [bold]{escape(training['guarantee'])}[/bold]")
+        if "noise_multiplier" in training:
+            taken = "" if training["taken"] is None else f", {training['taken']} taken"
+            out.print(
+                f"  noise multiplier {training['noise_multiplier']:.4f}, sampling rate "
+                f"{training['sampling_rate']:.4g}, {training['steps']} steps planned{taken}"
+            )
     ledger = client["ledger"]
-    spent, left = ledger["spent"], ledger["left"]
-    out.print(f"{ledger['statement']}; left: epsilon = {_number(left['epsilon'])}")
-    if spent["infinite"]:
+    out.print(f"{escape(ledger['statement'])}; left: epsilon = {left(ledger)}")
+    if ledger["spent"]["infinite"]:
         out.print("[red]something unprotected left this data set: its total epsilon is infinite[/red]")
-
-
-def _number(value: float | str) -> str:
-    return "inf" if value == "inf" else rounded_up(float(value))

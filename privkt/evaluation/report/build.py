@@ -8,10 +8,10 @@ from typing import Any
 
 import privkt
 from privkt.config import ClientConfig, RunConfig
-from privkt.contracts import Outcome, TransferMethod
+from privkt.contracts import Outcome, PublicFacts, TransferMethod
 from privkt.evaluation.report.summary import over_seeds
 from privkt.plugins import get_manager
-from privkt.privacy import Ledger
+from privkt.privacy import Budget, Ledger, default_delta
 from privkt.privacy.guarantee import rounded_up
 from privkt.runtime.accounts import is_of_run
 from privkt.runtime.cards import planned
@@ -26,7 +26,10 @@ def build_report(path: Path | str) -> dict[str, Any]:
     """Everything the report shows, as JSON values.
 
     Guarantee: `trainings` of a client gives noise_multiplier, sampling_rate, steps, delta and epsilon as charged; its
-    `ledger.events` let anybody account for them again with dp-accounting alone.
+        `ledger.events`, with each training's `slack_delta` taken off its delta, let anybody account for them again with
+        dp-accounting alone.
+    Edge cases: an unfinished run has the outcomes that exist; of a method's notes, `main` names its own arm, and
+        `arms[name].protection` what protects the texts that were seen for it ("release": the first training's epsilon).
     Raises: RefusedInput, when there is no run at `path` or its ledgers are missing or tampered with.
     """
     run = RunDirectory.open(path)
@@ -34,10 +37,9 @@ def build_report(path: Path | str) -> dict[str, Any]:
     manager = get_manager()
     method: type[TransferMethod] = manager.load("method", config.method)
     outcomes = stored_outcomes(run, method)
-    plans = {c.name: method(method.Config.model_validate(config.method_config)) for c in config.clients}
+    made = method(method.Config.model_validate(config.method_config))
     clients = {
-        client.name: _client(run, config, client, outcomes.get(client.name, {}), plans[client.name])
-        for client in config.clients
+        client.name: _client(run, config, client, outcomes.get(client.name, {}), made) for client in config.clients
     }
     not_covered: dict[str, None] = {}
     for client in clients.values():
@@ -79,7 +81,6 @@ def _client(
 ) -> dict[str, Any]:
     not_covered = _not_covered(config, client, method)
     scores = over_seeds(outcome.scores for outcome in outcomes.values())
-    first = next(iter(outcomes.values()), Outcome())
     ledger, trainings = _ledger(run, client)
     return {
         "data": {"name": client.data.name, "size": client.data.size, "labels": list(client.data.labels or ())},
@@ -91,16 +92,12 @@ def _client(
         },
         "seeds": len(outcomes),
         "notes": {str(seed): dict(outcome.notes) for seed, outcome in outcomes.items()},
-        "first_notes": dict(first.notes),
         "not_covered": not_covered,
     }
 
 
 def _not_covered(config: RunConfig, client: ClientConfig, method: TransferMethod) -> list[str]:
     """What the method's plan says is not covered."""
-    from privkt.contracts import PublicFacts
-    from privkt.privacy import Budget, default_delta
-
     limits = client.budget or config.budget
     delta = default_delta(client.data.size) if limits.delta is None else limits.delta
     facts = PublicFacts(client.name, client.data.size, client.data.labels)

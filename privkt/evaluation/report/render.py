@@ -11,15 +11,17 @@ import jinja2
 from privkt.evaluation.report.build import build_report
 from privkt.evaluation.report.charts import arms_chart
 from privkt.evaluation.report.summary import MetricSummary
-from privkt.privacy.guarantee import rounded_up
+from privkt.privacy.guarantee import rounded_down, rounded_up
 from privkt.runtime.files import write_file, write_json
 
-NOT_PRIVATE_MARK = "not private"
+# Notes that have a place of their own on the page.
+_PLACED = ("statement", "order", "arms", "main")
 
 
-def write_report(path: Path | str) -> tuple[Path, Path]:
+def write_report(path: Path | str, report: Mapping[str, Any] | None = None) -> tuple[Path, Path]:
     """Writes both files anew and returns (report.html, report.json). Raises RefusedInput as `build_report` does."""
-    report = build_report(path)
+    if report is None:
+        report = build_report(path)
     private = Path(path) / "private"
     html, values = private / "report.html", private / "report.json"
     write_json(values, report)
@@ -30,14 +32,16 @@ def write_report(path: Path | str) -> tuple[Path, Path]:
 def render_html(report: Mapping[str, Any]) -> str:
     """The page: self-contained, no script, no outside asset."""
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("privkt.evaluation.report", "."), autoescape=True, trim_blocks=True
+        loader=jinja2.PackageLoader("privkt.evaluation.report", "."),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
     )
-    shown = {**report, "clients": {name: _client(client) for name, client in report["clients"].items()}}
-    shown["scale_note"] = (
-        "Every arm trains the same small model from the same seeds. "
-        "It is scored here, on the private side, and nothing of it crosses."
-    )
-    return environment.get_template("template.html.j2").render(report=shown)
+    environment.filters |= {"words": _words, "cell": _cell}
+    environment.tests["grid"] = _is_grid
+    clients = {name: _client(client) for name, client in report["clients"].items()}
+    return environment.get_template("template.html.j2").render(report={**report, "clients": clients})
 
 
 def summaries(client: Mapping[str, Any]) -> dict[str, dict[str, MetricSummary]]:
@@ -53,94 +57,127 @@ def metrics_of(scores: Mapping[str, Mapping[str, MetricSummary]]) -> list[str]:
     return list(dict.fromkeys(metric for metrics in scores.values() for metric in metrics))
 
 
-def canaries(client: Mapping[str, Any]) -> dict[str, float] | None:
-    """How many planted strings came out, over all seeds and sets of texts; None when none were planted."""
+def first_notes(client: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The notes of the first seed that ended."""
+    return next(iter(client["notes"].values()), {})
+
+
+def main_arm(client: Mapping[str, Any]) -> str | None:
+    """The method's own arm, the others being its baselines."""
+    return first_notes(client).get("main")
+
+
+def canaries(client: Mapping[str, Any]) -> dict[str, int] | None:
+    """How many planted strings came out, the most over seeds and sets of texts; None when none were planted."""
     found = [
         counts
         for notes in client["notes"].values()
         for counts in (notes.get("overlap") or {}).values()
-        if isinstance(counts, dict) and "canaries" in counts
+        if isinstance(counts, Mapping) and "canaries" in counts
     ]
     if not found:
         return None
-    return {"total": max(c["canaries"] for c in found), "repeated": max(c["canaries_repeated"] for c in found)}
+    return {
+        "total": int(max(c["canaries"] for c in found)),
+        "repeated": int(max(c["canaries_repeated"] for c in found)),
+    }
+
+
+def protection(client: Mapping[str, Any], arm: str) -> str:
+    """What protects the texts that another party saw for an arm; empty when the method does not say."""
+    said = first_notes(client).get("arms", {}).get(arm, {}).get("protection", "")
+    if said != "release":
+        return said
+    return f"ε = {number(client['trainings'][0]['epsilon'])}" if client["trainings"] else ""
+
+
+def number(epsilon: float | str) -> str:
+    """An epsilon as people read it, rounded up."""
+    return "∞" if epsilon == "inf" else rounded_up(float(epsilon))
+
+
+def left(ledger: Mapping[str, Any]) -> str:
+    """What a ledger still allows, rounded down."""
+    epsilon = ledger["left"]["epsilon"]
+    return "∞" if epsilon == "inf" else rounded_down(float(epsilon))
 
 
 def _client(client: Mapping[str, Any]) -> dict[str, Any]:
     scores = summaries(client)
     metrics = metrics_of(scores)
-    ledger, planted = client["ledger"], canaries(client)
-    charged = client["trainings"][0] if client["trainings"] else None
+    ledger, main = client["ledger"], main_arm(client)
+    open_arms = [arm for arm in scores if protection(client, arm) == "none"]
     return {
         **client,
         "metrics": metrics,
-        "chart": arms_chart(scores, metrics[0], [a for a in scores if NOT_PRIVATE_MARK in a]) if metrics else "",
+        "chart": arms_chart(scores, metrics[0], main=main, not_private=open_arms) if metrics else "",
         "score_rows": [
             {
                 "arm": arm,
-                "final": arm == "FDKT",
+                "main": arm == main,
+                "open": arm in open_arms,
                 "values": [str(scores[arm][m]) if m in scores[arm] else "" for m in metrics],
-                "guarantee": what_crossed(arm, charged),
+                "protection": protection(client, arm),
             }
             for arm in scores
         ],
         "trainings": [_training(t) for t in client["trainings"]],
-        "guarantee": charged["guarantee"] if charged else "",
         "ledger": {
             **ledger,
             "spent_text": _pair(ledger["spent"]),
-            "left_text": _pair(ledger["left"]),
+            "left_text": f"ε = {left(ledger)}, δ = {ledger['left']['delta']:.3g}",
             "cap_text": _pair(ledger["cap"]),
         },
-        "planted": planted,
-        "notes": _notes(client["first_notes"]),
+        "planted": canaries(client),
+        "first_notes": _filled({k: v for k, v in first_notes(client).items() if k not in _PLACED}),
     }
-
-
-def what_crossed(arm: str, charged: Mapping[str, Any] | None) -> str:
-    """What protects the texts that another party saw for an arm."""
-    if arm == "private data alone":
-        return "nothing crossed"
-    if NOT_PRIVATE_MARK in arm:
-        return "none"
-    if "without demonstrations" in arm:
-        return "nothing about records crossed"
-    return f"ε = {_number(charged['epsilon'])}" if charged else ""
 
 
 def _training(training: Mapping[str, Any]) -> dict[str, Any]:
-    declared = training["declared"]
     other = training["replace_one_epsilon"]
+
+    def shown(value: Any, form: str) -> str:
+        return "" if value is None else format(value, form)
+
     return {
         **training,
-        "epsilon_text": _number(training["epsilon"]),
-        "replace_one_text": "not stated" if other is None else rounded_up(other),
+        "epsilon_text": number(training["epsilon"]),
+        "replace_one_text": "not stated" if other is None else number(other),
         "delta_text": f"{training['delta']:.3g}",
-        "noise_multiplier": training.get("noise_multiplier", float("nan")),
-        "sampling_rate": training.get("sampling_rate", float("nan")),
-        "noise_per_coordinate": declared.get("noise_per_coordinate", float("nan")),
+        "noise_text": shown(training.get("noise_multiplier"), ".4f"),
+        "rate_text": shown(training.get("sampling_rate"), ".4g"),
+        "per_coordinate_text": shown(training["declared"].get("noise_per_coordinate"), ".4f"),
+        "taken_text": shown(training["taken"], "d"),
     }
 
 
-def _number(epsilon: float | str) -> str:
-    return "∞" if epsilon == "inf" else rounded_up(float(epsilon))
-
-
 def _pair(spend: Mapping[str, Any]) -> str:
-    return f"ε = {_number(spend['epsilon'])}, δ = {spend['delta']:.3g}"
+    return f"ε = {number(spend['epsilon'])}, δ = {spend['delta']:.3g}"
 
 
-def _notes(notes: Mapping[str, Any]) -> dict[str, str]:
-    """Notes as one line each; nested mappings read 'name: value'."""
-    return {key: line for key, value in notes.items() if (line := _line(value))}
+def _filled(values: Mapping[str, Any]) -> dict[str, Any]:
+    """`values` without empty parts, at any depth."""
+    inner = {key: _filled(value) if isinstance(value, Mapping) else value for key, value in values.items()}
+    return {key: value for key, value in inner.items() if value not in ({}, [], "", None)}
 
 
-def _line(value: Any) -> str:
-    if isinstance(value, Mapping):
-        parts = (f"{str(k).replace('_', ' ')}: {_line(v)}" for k, v in value.items())
-        return "; ".join(part for part in parts if part[-2:] != ": ")
-    if isinstance(value, list | tuple):
-        return ", ".join(_line(v) for v in value)
+def _is_grid(values: Mapping[str, Any]) -> bool:
+    """Whether several mappings have the same plain entries, so that they are columns of one table."""
+    columns = list(values.values())
+    if len(columns) < 2 or not all(isinstance(c, Mapping) and c.keys() == columns[0].keys() for c in columns):
+        return False
+    return not any(isinstance(value, Mapping) for column in columns for value in column.values())
+
+
+def _words(name: Any) -> str:
+    return str(name).replace("_", " ")
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, bool) or value is None:
+        return {True: "yes", False: "no", None: ""}[value]
     if isinstance(value, float):
-        return f"{value:g}"
+        return f"{value:.4g}"
+    if isinstance(value, list | tuple):
+        return ", ".join(_cell(v) for v in value)
     return str(value)
