@@ -15,6 +15,7 @@ from privkt.privacy import (
     noise_per_coordinate,
     poisson_gaussian_event,
     replace_one_epsilon,
+    sampler_share,
 )
 from privkt.synthesis.templates import Template
 from privkt_fdkt.arms import Arm
@@ -42,17 +43,18 @@ def training_plan(config: FDKTConfig, facts: PublicFacts, budget: Budget) -> Tra
     budget.validate_for(facts.size)
     steps = max(1, math.ceil(recipe.epochs * facts.size / recipe.batch_size - 1e-9))
     rate = recipe.batch_size / facts.size
-    noise = calibrate_noise(budget.epsilon, budget.delta, rate, steps, budget.neighbouring)
+    spendable = budget.delta - sampler_share(budget.delta)
+    noise = calibrate_noise(budget.epsilon, spendable, rate, steps, budget.neighbouring)
     event = poisson_gaussian_event(noise, rate, steps)
     guarantee = Guarantee(
         Kind.APPROXIMATE,
-        epsilon(event, budget.delta, budget.neighbouring),
+        epsilon(event, spendable, budget.neighbouring),
         budget.delta,
         unit=budget.unit,
         neighbouring=budget.neighbouring,
         conditional_on=(f"N = {facts.size} is public",),
         proof="docs/proofs/dpsgd.md",
-        replace_one_epsilon=replace_one_epsilon(event, budget.delta),
+        replace_one_epsilon=replace_one_epsilon(event, spendable),
     )
     return TrainingPlan(
         purpose=PURPOSE,

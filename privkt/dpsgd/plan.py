@@ -16,11 +16,11 @@ from privkt import kernels
 from privkt.dpsgd.errors import RefusedTraining
 from privkt.privacy import accounting
 from privkt.privacy.budget import Budget
-from privkt.privacy.guarantee import Guarantee, Kind, Neighbouring, Unit
+from privkt.privacy.guarantee import SAMPLER_SHARE, Guarantee, Kind, Neighbouring, Unit, sampler_share
 
 _CROSS_SAMPLE = 2.0**-10
 _HALF = "rounding of half-precision activations does not depend on other records (pad to one length)"
-_MOST_SAMPLER_SHARE = 1e-3
+_MOST_SAMPLER_SHARE = SAMPLER_SHARE
 PROOF = "docs/proofs/dpsgd.md"
 
 
@@ -151,7 +151,8 @@ def make_plan(
             "parameters or take fewer steps"
         )
     # Exact at (epsilon, delta - slack), the sampler within total variation of it on both neighbours: delta in all.
-    slack_delta = sampler * (1 + math.exp(min(budget.epsilon, 700.0)))
+    # Never below the share that plans made without knowing the number of trainable values reserve: they agree then.
+    slack_delta = max(sampler * (1 + math.exp(min(budget.epsilon, 700.0))), sampler_share(budget.delta))
     slack = _CROSS_SAMPLE + kernels.sum_slack(size, size, torch.float64)  # at most N rows, in at most N calls
     rate = batch_size / size
     noise = accounting.calibrate_noise(

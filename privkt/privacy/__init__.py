@@ -34,7 +34,7 @@ from privkt.privacy.errors import (
     UnderstatedGuarantee,
     UnprotectedRelease,
 )
-from privkt.privacy.guarantee import Guarantee, Kind, Neighbouring, Unit, default_delta
+from privkt.privacy.guarantee import Guarantee, Kind, Neighbouring, Unit, default_delta, sampler_share
 from privkt.privacy.ledger import Cap, Charge, ChargeStatus, Ledger, Left, Spent
 from privkt.privacy.release import Provenance, Release, assert_private_access, private_access_locked
 
@@ -83,5 +83,6 @@ __all__ = [
     "private_access_locked",
     "pure_event",
     "replace_one_epsilon",
+    "sampler_share",
     "zcdp_event",
 ]

@@ -50,6 +50,18 @@ def default_delta(n: int) -> float:
     return min(1e-5, 1 / (10 * n))
 
 
+SAMPLER_SHARE = 1e-3
+
+
+def sampler_share(delta: float) -> float:
+    """The part of delta that every plan of a private training keeps for its noise sampler's distance from a Gaussian.
+
+    A fixed share, so that a plan made before the number of trainable values is known is the plan that runs. A training
+    whose sampler needs more than the share says so in its own, larger slack.
+    """
+    return SAMPLER_SHARE * delta
+
+
 def rounded_up(value: float, digits: int = 4) -> str:
     """A number to `digits` significant digits, never smaller than it is; "inf" stays "inf"."""
     return _rounded(value, digits, ROUND_CEILING)

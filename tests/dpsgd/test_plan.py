@@ -8,7 +8,7 @@ import pytest
 from dp_accounting.pld import PLDAccountant
 
 from privkt.dpsgd import Plan, RefusedTraining, make_plan, steps_of
-from privkt.privacy import Budget, InvalidBudget, accounting
+from privkt.privacy import Budget, InvalidBudget, accounting, sampler_share
 
 
 def _plan(**changes):
@@ -59,10 +59,17 @@ def test_the_noise_covers_the_slack_of_the_sensitivity():
 
 
 def test_the_sampler_distance_is_taken_from_delta():
-    plan = _plan()
-    assert plan.slack_delta == 2.0**-60 * 10_000 * 160 * (1 + math.exp(3.0))
+    plan = _plan(coordinates=1_000_000)
+    assert plan.slack_delta == 2.0**-60 * 1_000_000 * 160 * (1 + math.exp(3.0)) > sampler_share(plan.delta)
     spendable = plan.delta - plan.slack_delta
     assert plan.epsilon == accounting.epsilon(plan.event(), spendable)
+
+
+def test_a_plan_made_without_knowing_the_coordinates_is_the_one_that_runs():
+    few, more = _plan(coordinates=100), _plan(coordinates=10_000)
+    assert few.slack_delta == more.slack_delta == sampler_share(1e-5)
+    noise = accounting.calibrate_noise(3.0, 1e-5 - sampler_share(1e-5), few.sampling_rate, few.steps)
+    assert few.noise_multiplier == more.noise_multiplier == noise
 
 
 def test_a_huge_epsilon_with_many_coordinates_is_refused():
