@@ -59,8 +59,8 @@ def test_the_noise_covers_the_slack_of_the_sensitivity():
 
 
 def test_the_sampler_distance_is_taken_from_delta():
-    plan = _plan(coordinates=1_000_000)
-    assert plan.slack_delta == 2.0**-60 * 1_000_000 * 160 * (1 + math.exp(3.0)) > sampler_share(plan.delta)
+    plan = _plan(coordinates=10_000_000)
+    assert plan.slack_delta == 2.0**-60 * 10_000_000 * 160 * (1 + math.exp(3.0)) > sampler_share(plan.delta)
     spendable = plan.delta - plan.slack_delta
     assert plan.epsilon == accounting.epsilon(plan.event(), spendable)
 
