@@ -40,6 +40,11 @@ class Account:
         status = self.ledger.status(charge_id)
         return next(charge for charge in self.ledger.charges() if charge.id == charge_id), status
 
+    def has_charge_of(self, run_id: str) -> bool:
+        """Whether a run, under any of its seeds, has charged something."""
+        charged = (entry.body["run_id"] for entry in self.ledger.entries() if entry.kind == "charge")
+        return any(is_of_run(body, run_id) for body in charged)
+
     def charge_unprotected(self, run_id: str, purpose: str, reason: str) -> None:
         """Records an infinite spend, once for a run and purpose; every later statement about the data set says so."""
         guarantee = Guarantee.none(reason, unit=self.ledger.unit, neighbouring=self.ledger.neighbouring)
@@ -180,7 +185,7 @@ def _left_of_new(setup: ClientSetup) -> Left:
     if total[0] > cap_epsilon * (1 + 1e-9) or total[1] > cap_delta * (1 + 1e-9):
         raise BudgetExceeded(
             f"client {setup.name!r}: its plan must fit into the cap of epsilon = {cap_epsilon:g}, delta = "
-            f"{cap_delta:g}, and asks for {total[0]:g}, {total[1]:g}; ask for less or declare a higher cap",
+            f"{cap_delta:g}, and asks for {rounded_up(total[0])}, {rounded_up(total[1], 3)}; ask for less or declare a higher cap",
             left=(cap_epsilon, cap_delta),
             asked=total,
         )

@@ -6,7 +6,7 @@ import errno
 import os
 import time
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,6 +50,10 @@ class _Running:
     setup: Setup
     accounts: Mapping[str, Account]
     gate: Gate
+
+    def has_spent(self) -> bool:
+        """Whether any ledger holds a charge of this run."""
+        return any(account.has_charge_of(self.run.run_id) for account in self.accounts.values())
 
 
 class LocalRuntime:
@@ -293,7 +297,7 @@ class LocalRuntime:
         run, facts = running.run, {"site": site, "step": step.name, "scope": scope_name(seed)}
         begun = time.monotonic()
         run.event("began", **facts)
-        with self._failures(run, f"{site}, step {step.name!r}", **facts):
+        with self._failures(run, f"{site}, step {step.name!r}", running.has_spent, **facts):
             yield
             run.mark_done(site, step.name, seed)
             if site in running.accounts:
@@ -302,8 +306,13 @@ class LocalRuntime:
             run.event("done", **facts, seconds=round(time.monotonic() - begun, 3))
 
     @contextmanager
-    def _failures(self, run: RunDirectory, place: str, **facts: str) -> Iterator[None]:
-        """Turns what goes wrong into RunFailed with a message that quotes nothing private."""
+    def _failures(
+        self, run: RunDirectory, place: str, has_spent: Callable[[], bool] = lambda: False, **facts: str
+    ) -> Iterator[None]:
+        """Turns what goes wrong into RunFailed with a message that quotes nothing private.
+
+        A refusal stays one while the run has spent nothing; afterwards it is a failure half-way, which can be resumed.
+        """
         try:
             yield
         except KeyboardInterrupt:
@@ -311,7 +320,11 @@ class LocalRuntime:
             raise
         except RefusedInput as error:
             _note(run, "refused", **facts, error=type(error).__name__)
-            raise
+            if not has_spent():
+                raise
+            raise RunFailed(
+                f"{place}: {error}\nwhat is done is kept; resume with: privkt run --resume {run.path}"
+            ) from None
         except Exception as error:
             _note(run, "failed", **facts, error=type(error).__name__)
             failed = RunFailed(

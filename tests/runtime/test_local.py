@@ -128,6 +128,19 @@ def test_another_config_does_not_resume(toys, tmp_path):
         LocalRuntime(toys.toy_config(tmp_path, toy={"rows": 4}), tmp_path / "run", toys.toy_manager()).run()
 
 
+@pytest.mark.parametrize(("at", "kind"), [("publish a", RefusedInput), ("learn a 0", RunFailed)])
+def test_a_refusal_is_a_failure_half_way_once_something_is_spent(toys, tmp_path, at, kind):
+    def refuse(what):
+        if what == at:
+            raise RefusedInput("toy: no")
+
+    toys.Toy.on_call = refuse
+    with pytest.raises((RefusedInput, RunFailed)) as caught:
+        LocalRuntime(toys.toy_config(tmp_path), tmp_path / "run", toys.toy_manager()).run()
+    assert type(caught.value) is kind
+    assert ("--resume" in str(caught.value)) == (kind is RunFailed)
+
+
 def test_one_clients_failure_leaves_the_run_resumable(toys, tmp_path):
     config, manager = toys.toy_config(tmp_path, clients=("a", "b")), toys.toy_manager()
 
