@@ -185,7 +185,8 @@ def _left_of_new(setup: ClientSetup) -> Left:
     if total[0] > cap_epsilon * (1 + 1e-9) or total[1] > cap_delta * (1 + 1e-9):
         raise BudgetExceeded(
             f"client {setup.name!r}: its plan must fit into the cap of epsilon = {cap_epsilon:g}, delta = "
-            f"{cap_delta:g}, and asks for {rounded_up(total[0])}, {rounded_up(total[1], 3)}; ask for less or declare a higher cap",
+            f"{cap_delta:g}, and asks for {rounded_up(total[0])}, {rounded_up(total[1], 3)}; ask for less, or declare "
+            "a higher cap",
             left=(cap_epsilon, cap_delta),
             asked=total,
         )

@@ -9,6 +9,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
+from typing import Any
 
 from privkt.privacy import RefusedInput
 
@@ -40,7 +41,8 @@ def convert_gguf(file: Path, folder: Path) -> None:
         tied = {"lm_head.weight"} if config.tie_word_embeddings else set()
         for name in tied:
             weights.pop(name, None)
-        fresh, report = type(read).from_pretrained(
+        network: Any = type(read)
+        fresh, report = network.from_pretrained(
             None, config=config, state_dict=weights, dtype=torch.bfloat16, output_loading_info=True
         )
         strange = set(report["unexpected_keys"]) | (set(report["missing_keys"]) - tied)
