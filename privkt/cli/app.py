@@ -67,6 +67,9 @@ def quickstart(
         Path | None,
         typer.Option(help="Your own JSONL or CSV with columns text and label, instead of made-up records."),
     ] = None,
+    labels: Annotated[
+        str | None, typer.Option(help="With --data: its labels, with commas between them. They are public.")
+    ] = None,
     name: Annotated[
         str | None,
         typer.Option(help="Name of the data set's ledger with --data; the file's stem by default."),
@@ -91,8 +94,8 @@ def quickstart(
     from privkt.cli.quickstart import quickstart as go
 
     go(
-        output=output, data=data, name=name, model=model, encoder=encoder, base_url=base_url, llm=llm,
-        epsilon=epsilon, size=size, seed=seed, yes=yes,
+        output=output, data=data, labels=labels, name=name, model=model, encoder=encoder,
+        base_url=base_url, llm=llm, epsilon=epsilon, size=size, seed=seed, yes=yes,
     )  # fmt: skip
 
 

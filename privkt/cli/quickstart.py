@@ -24,6 +24,7 @@ def quickstart(
     *,
     output: Path | None,
     data: Path | None,
+    labels: str | None,
     name: str | None,
     model: Path | None,
     encoder: Path | None,
@@ -47,27 +48,27 @@ def quickstart(
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise RefusedInput(f"quickstart: {folder} must be new or empty; name another folder with --output")
     seed = random.SystemRandom().randrange(10**6) if seed is None else seed
+    # Whatever may be refused comes before anything is fetched or written.
+    train, test, facts = _made_up(size, seed) if data is None else _from_file(data, labels, name)
     with progress() as shown:
         confirm = None if yes else _confirm
         generator = find_model("smollm2-135m-instruct", path=model, allow_download=yes, confirm=confirm, progress=shown)
         small = find_model("all-minilm-l6-v2", path=encoder, allow_download=yes, confirm=confirm, progress=shown)
     if data is None:
-        train, test, facts = _made_up(folder, size, seed)
-        out.print(
-            f"{size} made-up clinic messages, {len(facts['canaries'])} of them with a planted name or number (seed {seed})"
-        )
+        planted = len(facts["canaries"])
+        out.print(f"{size} made-up clinic messages, {planted} with a planted name or number (seed {seed})")
     else:
-        train, test, facts = _from_file(folder, data, name)
         out.print(f"{facts['size']} records of {data.name} to learn from, the other fifth held out")
     large = {"backend": "openai", "base_url": base_url, "model": llm} if base_url else _local(generator)
+    files = [_write(folder / "records" / f"{part}.jsonl", rows) for part, rows in (("train", train), ("test", test))]
     config = parse_config(
-        quickstart_config(facts, train, test, generator=generator, small=small, llm=large, epsilon=epsilon, seed=seed)
+        quickstart_config(facts, *files, generator=generator, small=small, llm=large, epsilon=epsilon, seed=seed)
     )
     execute(config, folder / "run")
     if base_url is None:
         out.print(
-            "\nThe large model of this run was no larger than the generator: it shows the way, not the gain. With a real "
-            "one:\n  privkt quickstart --base-url http://127.0.0.1:8000/v1 --llm NAME"
+            "\nThe large model of this run was no larger than the generator: it shows the way, not the gain. With a "
+            "real one:\n  privkt quickstart --base-url http://127.0.0.1:8000/v1 --llm NAME"
         )
     out.print(f"{time.monotonic() - begun:.0f} s in all")
 
@@ -124,40 +125,48 @@ def _local(folder: Path) -> dict[str, Any]:
     return {"backend": "transformers", "model": str(folder)}
 
 
-def _made_up(folder: Path, size: int, seed: int) -> tuple[Path, Path, dict[str, Any]]:
+Split = tuple[list[tuple[str, str]], list[tuple[str, str]], dict[str, Any]]
+
+
+def _made_up(size: int, seed: int) -> Split:
     from privkt.evaluation.sample_records import LABELS, sample_records
 
     records = sample_records(size, seed=seed)
     # The held-out records come from another stream of the same seed and carry no planted names.
     held_out = sample_records(TEST_ROWS, seed=seed + 10**9, canary_share=0.0)
-    train = _write(folder / "records" / "train.jsonl", list(zip(records.text, records.label, strict=True)))
-    test = _write(folder / "records" / "test.jsonl", list(zip(held_out.text, held_out.label, strict=True)))
     facts = {"name": f"quickstart-{seed}", "size": size, "labels": LABELS, "canaries": records.canaries}
-    return train, test, facts
+    return (
+        list(zip(records.text, records.label, strict=True)),
+        list(zip(held_out.text, held_out.label, strict=True)),
+        facts,
+    )
 
 
-def _from_file(folder: Path, path: Path, name: str | None) -> tuple[Path, Path, dict[str, Any]]:
+def _from_file(path: Path, labels: str | None, name: str | None) -> Split:
     from privkt.privacy import RefusedInput
 
+    # Declared, never collected: a label that occurs in one private row only would tell of that row.
+    declared = [label.strip() for label in (labels or "").split(",") if label.strip()]
+    if len(set(declared)) < 2:
+        raise RefusedInput(
+            f"quickstart: --data needs --labels with at least two labels, since they are public and are not collected "
+            f"from your rows; got {len(set(declared))}; add e.g. --labels negative,positive"
+        )
     rows = _read(path)
-    labels = sorted({label for _, label in rows})
-    if not 2 <= len(labels) <= 20:
-        raise RefusedInput(f"quickstart: --data must hold 2 to 20 labels, got {len(labels)}; use a config for more")
+    for number, (_, label) in enumerate(rows, 1):
+        if label not in declared:
+            raise RefusedInput(
+                f"quickstart: the label of record {number} must be one of --labels ({', '.join(declared)}), got "
+                "another; declare it or mend the record"
+            )
     train = [row for i, row in enumerate(rows) if i % HOLD_OUT]
     if len(train) < 100:
         raise RefusedInput(
             f"quickstart: --data must hold at least 125 rows, got {len(rows)}; private training needs more"
         )
-    err.print(
-        f"taken as public: the {len(labels)} labels and N = {len(train)}. In a config you declare both yourself; if even "
-        "they are private, stop now"
-    )
-    facts = {"name": name or path.stem, "size": len(train), "labels": labels, "canaries": ()}
-    return (
-        _write(folder / "records" / "train.jsonl", train),
-        _write(folder / "records" / "test.jsonl", [row for i, row in enumerate(rows) if i % HOLD_OUT == 0]),
-        facts,
-    )
+    err.print(f"public from here on: the labels and N = {len(train)}, the number of records to learn from")
+    facts = {"name": name or path.stem, "size": len(train), "labels": declared, "canaries": ()}
+    return train, [row for i, row in enumerate(rows) if i % HOLD_OUT == 0], facts
 
 
 def _read(path: Path) -> list[tuple[str, str]]:
