@@ -60,10 +60,12 @@ def quickstart(
     else:
         out.print(f"{facts['size']} records of {data.name} to learn from, the other fifth held out")
     large = {"backend": "openai", "base_url": base_url, "model": llm} if base_url else _local(generator)
-    files = [_write(folder / "records" / f"{part}.jsonl", rows) for part, rows in (("train", train), ("test", test))]
+    files = folder / "records" / "train.jsonl", folder / "records" / "test.jsonl"
     config = parse_config(
         quickstart_config(facts, *files, generator=generator, small=small, llm=large, epsilon=epsilon, seed=seed)
     )
+    for path, rows in zip(files, (train, test), strict=True):
+        _write(path, rows)
     execute(config, folder / "run")
     if base_url is None:
         out.print(
@@ -195,10 +197,10 @@ def _read(path: Path) -> list[tuple[str, str]]:
     return rows
 
 
-def _write(path: Path, rows: list[tuple[str, str]]) -> Path:
+def _write(path: Path, rows: list[tuple[str, str]]) -> None:
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    path.write_text("".join(json.dumps({"text": t, "label": label}, ensure_ascii=False) + "\n" for t, label in rows))
-    return path
+    lines = (json.dumps({"text": text, "label": label}, ensure_ascii=False) + "\n" for text, label in rows)
+    path.write_text("".join(lines), encoding="utf-8")
 
 
 def _confirm(question: str) -> bool:
