@@ -51,8 +51,9 @@ def cpu_multiplies_bfloat16() -> bool:
 def tokens_at_once(option: int | None, device: torch.device, *, generating: bool = False) -> int:
     """How many tokens one batch of inference holds.
 
-    On a processor a whole pass is fastest while its activations stay in the caches (about a thousand tokens; sixteen
-    thousand are four times slower a token); while generating, a step computes one token a row, and the bound is memory.
+    On a processor small batches are fastest: a thousand tokens keep it busy, their activations stay in its caches, and
+    rows of one length meet (at sixteen thousand, news texts take four times as long, mostly in padding). While
+    generating, a step computes one token a row: there many rows are wanted, and memory is the bound.
     """
     if option is not None:
         return option
