@@ -112,6 +112,12 @@ def model(tiny_llama, tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="session")
+def house_type():
+    """For modules that make their own."""
+    return House
+
+
 @pytest.fixture
 def house(tmp_path, model, monkeypatch):
     monkeypatch.chdir(tmp_path)
