@@ -40,7 +40,7 @@ def run() -> None:
     from privkt.cli.errors import exit_code_of
 
     try:
-        app()
+        app(prog_name="privkt")
     except Exception as error:
         sys.exit(exit_code_of(error))
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+
+from rich.markup import escape
 from rich.table import Table
 
 from privkt.cli.output import err, out, print_json
@@ -26,8 +29,12 @@ def overview(as_json: bool) -> None:
                 "data_sets": [
                     {
                         "name": ledger.name,
-                        "spent": {"epsilon": str(s.epsilon), "delta": s.delta, "infinite": s.infinite},
-                        "left": {"epsilon": str(left.epsilon), "delta": left.delta},
+                        "spent": {
+                            "epsilon": math.inf if s.infinite else s.epsilon,
+                            "delta": s.delta,
+                            "infinite": s.infinite,
+                        },
+                        "left": {"epsilon": left.epsilon, "delta": left.delta},
                         "cap": {"epsilon": ledger.cap.epsilon, "delta": ledger.cap.delta},
                         "filter": ledger.filter,
                         "unit": str(ledger.unit),
@@ -53,7 +60,7 @@ def overview(as_json: bool) -> None:
             )
         out.print(table)
     for name, problem in broken:
-        err.print(f"[red]{name}:[/red] {problem}")
+        err.print(f"[red]{escape(name)}:[/red] {escape(problem)}")
 
 
 def entries(name: str, as_json: bool) -> None:
@@ -68,8 +75,8 @@ def entries(name: str, as_json: bool) -> None:
         return
     for entry in listed:
         said = _said(entry.kind, entry.body)
-        out.print(f"{entry.sequence:4d}  {entry.time}  {entry.kind:7s} {said}")
-    out.print(ledger.statement())
+        out.print(f"{entry.sequence:4d}  {entry.time}  {entry.kind:7s} {said}", markup=False)
+    out.print(ledger.statement(), markup=False)
     out.print(f"head {ledger.head()}")
 
 
@@ -79,7 +86,7 @@ def raise_cap(name: str, epsilon: float, delta: float | None, reason: str) -> No
 
     ledger = Ledger.open(name)
     ledger.raise_cap(epsilon, ledger.cap.delta if delta is None else delta, reason)
-    out.print(ledger.statement())
+    out.print(ledger.statement(), markup=False)
 
 
 def _guarantee(values: dict) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -223,8 +224,6 @@ def new_folder(name: str) -> Path:
 
 def ask(summary: ReleaseSummary, message: Message) -> bool:
     """Shows what is about to cross, decoded from its very bytes, and waits for yes or no."""
-    import typer
-
     out.print(
         f"\n{summary.client} is about to send {summary.message}, {summary.rows} rows, {summary.size_bytes:,} bytes, "
         f"after step {summary.step!r}; {summary.guarantee}; sha256 {summary.sha256}",
@@ -232,7 +231,9 @@ def ask(summary: ReleaseSummary, message: Message) -> bool:
     )
     for line in _preview(message):
         out.print(f"  {visible(line)}", markup=False)
-    return typer.confirm("Let it cross? (no: the spend stays, and another draw is another spend)", default=False)
+    out.print("Let it cross? (no: the spend stays, and another draw is another spend) [y/N]", end=" ", markup=False)
+    # Not click's prompt, which turns Ctrl-C into an error of its own; without anybody there, the line is empty: no.
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
 def _preview(message: Message) -> list[str]:

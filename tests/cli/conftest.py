@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 CANARY = "canary7f3a"
+FAULTY = Path(__file__).parents[1] / "openai_backend" / "faulty_server.py"
 LABELS = ["negative", "positive"]
 WORDS = {"negative": "cold stale rude slow dirty", "positive": "warm fresh kind quick clean"}
 
@@ -172,3 +173,21 @@ def process(tmp_path):
         if one.poll() is None:
             one.kill()
             one.communicate()
+
+
+@pytest.fixture
+def server():
+    """Starts the server that fails as its flags say, on a port that is printed first."""
+    running = []
+
+    def start(*flags):
+        process = subprocess.Popen(
+            [sys.executable, str(FAULTY), *flags], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=dict(os.environ)
+        )
+        running.append(process)
+        return int(process.stdout.readline())
+
+    yield start
+    for process in running:
+        process.kill()
+        process.communicate()

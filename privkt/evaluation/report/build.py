@@ -134,7 +134,7 @@ def _ledger(run: RunDirectory, client: ClientConfig) -> tuple[dict[str, Any], li
     return {
         "name": ledger.name,
         "statement": ledger.statement(),
-        "spent": {"epsilon": _finite(spent.epsilon), "delta": spent.delta, "infinite": spent.infinite},
+        "spent": {"epsilon": "inf" if spent.infinite else _finite(spent.epsilon), "delta": spent.delta, "infinite": spent.infinite},
         "left": {"epsilon": _finite(left.epsilon), "delta": left.delta},
         "cap": {"epsilon": cap.epsilon, "delta": cap.delta},
         "filter": spent.filter,
