@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -134,7 +135,11 @@ def _ledger(run: RunDirectory, client: ClientConfig) -> tuple[dict[str, Any], li
     return {
         "name": ledger.name,
         "statement": ledger.statement(),
-        "spent": {"epsilon": "inf" if spent.infinite else _finite(spent.epsilon), "delta": spent.delta, "infinite": spent.infinite},
+        "spent": {
+            "epsilon": _finite(math.inf if spent.infinite else spent.epsilon),
+            "delta": spent.delta,
+            "infinite": spent.infinite,
+        },
         "left": {"epsilon": _finite(left.epsilon), "delta": left.delta},
         "cap": {"epsilon": cap.epsilon, "delta": cap.delta},
         "filter": spent.filter,
@@ -145,7 +150,7 @@ def _ledger(run: RunDirectory, client: ClientConfig) -> tuple[dict[str, Any], li
 
 
 def _finite(value: float) -> float | str:
-    return value if value < float("inf") else "inf"
+    return value if math.isfinite(value) else "inf"
 
 
 def _public_model(options: Mapping[str, Any]) -> str:
