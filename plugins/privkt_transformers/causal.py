@@ -40,10 +40,10 @@ def train_causal(
     return train_privately(
         trained.wrapped if trained.wrapped is not None else trained.loaded.network,
         rows,
-        lambda part: row_losses(trained.loaded, part),
+        lambda part: row_losses(trained.loaded, part, recipe.max_length),
         recipe,
         privacy,
-        width=max(len(row.ids) for row in rows),
+        width=recipe.max_length,
         base=base,
         folder=folder,
         name=backend.name,

@@ -31,18 +31,18 @@ if TYPE_CHECKING:
 
 
 class HeadedNetwork(nn.Module):
-    """A model with a linear head over its pooled hidden states."""
+    """A model with a linear head over its pooled hidden states; `width` pads every batch to one public length."""
 
-    def __init__(self, loaded: Loaded, pooling: Pooling, head: Head) -> None:
+    def __init__(self, loaded: Loaded, pooling: Pooling, head: Head, width: int | None = None) -> None:
         super().__init__()
         self.network, self.head = loaded.network, nn.Linear(head.weight.shape[1], head.weight.shape[0])
         self.head.load_state_dict({"weight": torch.from_numpy(head.weight), "bias": torch.from_numpy(head.bias)})
         self.head.to(loaded.device)
-        self._loaded, self._pooling = loaded, pooling
+        self._loaded, self._pooling, self._width = loaded, pooling, width
 
     def forward(self, rows: Sequence[list[int]]) -> torch.Tensor:
         """Scores, [b, k] float32, of rows of token ids."""
-        batch = pad(self._loaded, rows, left=False)
+        batch = pad(self._loaded, rows, left=False, width=self._width)
         return self.head(pooled(hidden_states(self._loaded, batch), batch, self._pooling))
 
     def trained_head(self) -> Head:
@@ -125,9 +125,9 @@ def _privately(
         zeros = Head(
             np.zeros((len(recipe.labels), base.hidden_size), np.float32), np.zeros(len(recipe.labels), np.float32)
         )
-        model = HeadedNetwork(trained.loaded, info.as_pooling, zeros)
+        model = HeadedNetwork(trained.loaded, info.as_pooling, zeros, recipe.max_length)
         inputs = truncated(base, texts, recipe.max_length)
-        forward, width = model, max(len(row) for row in inputs)
+        forward, width = model, recipe.max_length
 
     def losses(part: Sequence[tuple[Any, int]]) -> torch.Tensor:
         goal = torch.tensor([target for _, target in part], device=base.device)

@@ -18,7 +18,10 @@ _WIDTH_MULTIPLE = 8
 
 @dataclass(frozen=True)
 class Row:
-    """One example's ids; tokens from `first` on are trained on. An example is one row: cut, never split or packed."""
+    """One example's ids; tokens from `first` on are trained on, but for the first of all, which nothing predicts.
+
+    An example is one row: cut, never split or packed.
+    """
 
     ids: tuple[int, ...]
     first: int
@@ -43,26 +46,43 @@ def encode_examples(loaded: Loaded, examples: Sequence[Example], recipe: Recipe)
     return rows
 
 
-def row_losses(loaded: Loaded, rows: Sequence[Row]) -> torch.Tensor:
+def row_losses(loaded: Loaded, rows: Sequence[Row], width: int | None = None) -> torch.Tensor:
     """Mean cross-entropy over each row's trained tokens, [b] float32.
+
+    `width` pads to that many tokens and scores every place, trained or not: all shapes are then public, and no row's
+    rounding depends on the length of another (what a private training wants). Without it only what counts is computed.
 
     Guarantee: a row's loss depends on that row alone: padding is masked and carries no loss, and the mean is over the
         row's own tokens, not over the batch's.
     """
-    longest = max(len(row.ids) for row in rows)
-    batch = pad(loaded, [row.ids for row in rows], left=False, width=-(-longest // _WIDTH_MULTIPLE) * _WIDTH_MULTIPLE)
+    if width is None:
+        longest = max(len(row.ids) for row in rows)
+        batch = pad(
+            loaded, [row.ids for row in rows], left=False, width=-(-longest // _WIDTH_MULTIPLE) * _WIDTH_MULTIPLE
+        )
+    else:
+        batch = pad(loaded, [row.ids for row in rows], left=False, width=width)
     hidden = hidden_states(loaded, batch)
+    device = hidden.device
     offset = 0 if loaded.prefix is None else loaded.prefix.shape[0]
+    counts = torch.tensor([len(row.ids) - max(row.first, 1) for row in rows], device=device).clamp(min=1)
+    if width is not None:
+        places = torch.arange(1, width, device=device)
+        first = torch.tensor([max(row.first, 1) for row in rows], device=device)[:, None]
+        end = torch.tensor([len(row.ids) for row in rows], device=device)[:, None]
+        scored = hidden[:, offset : offset + width - 1].reshape(-1, hidden.shape[-1])
+        losses = completion_losses(loaded.network, scored, batch.ids[:, offset + 1 :].reshape(-1))
+        # `where` and not a product: whatever stands at a place that does not count must not matter.
+        counted = (places >= first) & (places < end)
+        return torch.where(counted, losses.view(len(rows), -1), 0.0).sum(1) / counts
     owner, place, target = [], [], []
     for i, row in enumerate(rows):
-        trained = range(row.first, len(row.ids))
+        trained = range(max(row.first, 1), len(row.ids))
         owner += [i] * len(trained)
         place += [offset + k - 1 for k in trained]
         target += [row.ids[k] for k in trained]
-    device = hidden.device
     at = torch.tensor(owner, device=device)
     losses = completion_losses(
         loaded.network, hidden[at, torch.tensor(place, device=device)], torch.tensor(target, device=device)
     )
-    counts = torch.tensor([len(row.ids) - row.first for row in rows], device=device)
-    return losses.new_zeros(len(rows)).index_add(0, at, losses) / counts.clamp(min=1)
+    return losses.new_zeros(len(rows)).index_add(0, at, losses) / counts

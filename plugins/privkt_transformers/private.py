@@ -29,7 +29,7 @@ def train_privately(
     name: str,
     progress: Progress,
 ) -> Release[Any]:
-    """DP-SGD over `rows`, one a record. `width` in tokens sizes the microbatch.
+    """DP-SGD over `rows`, one a record. `width`, the public length that all are padded to, sizes microbatches.
 
     Guarantee: order, batches and noise are PrivateTraining's own; this loop only computes per-record losses. Weights of
         the model are on their device before it is wrapped, and PrivateTraining refuses a first step that moves nothing.

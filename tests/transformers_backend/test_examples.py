@@ -53,6 +53,24 @@ def test_losses_are_those_of_each_row_alone_and_unpadded(llama, train_on_prompt)
         assert loss.item() == pytest.approx(expected.item(), abs=1e-5)
 
 
+@pytest.mark.parametrize("train_on_prompt", [False, True])
+def test_a_public_width_changes_no_loss(llama, train_on_prompt):
+    loaded = llama().loaded
+    rows = encode_examples(loaded, EXAMPLES, Recipe(max_length=64, train_on_prompt=train_on_prompt))
+    torch.testing.assert_close(row_losses(loaded, rows, 64), row_losses(loaded, rows), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_at_a_public_width_no_row_depends_on_its_neighbours(llama, dtype):
+    """Bit for bit: a record's length or place must not change how another's numbers round."""
+    loaded = llama(dtype=dtype).loaded
+    rows = encode_examples(loaded, EXAMPLES, Recipe(max_length=64))
+    alone = [row_losses(loaded, [row, rows[0], rows[0]], 64)[0] for row in rows]
+    for order in ([0, 1, 2], [2, 0, 1], [1, 2, 0]):
+        together = row_losses(loaded, [rows[i] for i in order], 64)
+        assert all(together[at] == alone[i] for at, i in enumerate(order))
+
+
 def test_the_fused_head_has_the_gradient_of_the_ordinary_one(llama):
     network = llama().loaded.network
     draw = torch.Generator().manual_seed(0)
