@@ -10,7 +10,7 @@ from torch import Tensor
 from privkt.kernels import _schema, native, reference_noise
 
 KEY_BYTES = 32
-_GAUSSIAN_TV = 2.0**-60
+_GAUSSIAN_TV = 2.0**-64
 
 
 def new_key() -> bytes:
@@ -55,11 +55,12 @@ def noisy_sum(total: Tensor, sigma: float, key: bytes, step: int, offset: int = 
 
 
 def gaussian_tv_per_coordinate() -> float:
-    """How far one noisy coordinate can be, in total variation, from the rounding of an exact Gaussian: 2^-60.
+    """How far one noisy coordinate can be, in total variation, from the rounding of an exact Gaussian: 2^-64.
 
     Private training adds this times coordinates times steps to delta. It holds for ChaCha20 as a random function.
     It is the probability that a real value lies so close to a rounding boundary of float32 that 128-bit uniforms in
-    106-bit arithmetic cannot tell its side; everywhere else the output equals the exact mechanism's, rounded.
+    106-bit arithmetic cannot tell its side; everywhere else the output equals the exact mechanism's, rounded. All but
+    2^-26 of it is a set of exact sums that does not depend on the data.
     """
     return _GAUSSIAN_TV
 

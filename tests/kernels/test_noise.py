@@ -149,7 +149,7 @@ def test_keys_are_fresh() -> None:
 
 
 def test_the_number_added_to_delta_is_the_one_that_the_native_bound_derives() -> None:
-    assert gaussian_tv_per_coordinate() == native.module().GAUSSIAN_TV == 2.0**-60
+    assert gaussian_tv_per_coordinate() == native.module().GAUSSIAN_TV == 2.0**-64
 
 
 @pytest.mark.usefixtures("implementation")

@@ -50,7 +50,7 @@ def test_the_fast_path_is_within_its_error_for_every_lower_half_of_the_uniforms(
 
 @pytest.mark.parametrize("edges", [EDGES, EXTREMES])
 def test_the_exact_path_is_within_its_error(edges: list[int]) -> None:
-    """2^-95 in absolute terms is what the total variation of 2^-60 rests on."""
+    """2^-95 in absolute terms is what the total variation of 2^-64 rests on."""
     for radius, angle, radius_low, angle_low in uniforms(500, edges):
         first_hi, first_lo, second_hi, second_lo = native.module().exact_normals(radius, angle, radius_low, angle_low)
         z = exact(radius << 64 | radius_low, angle << 64 | angle_low)

@@ -26,10 +26,15 @@ constexpr int kNormalsPerBlock = 8;
 constexpr double kFastError = 0x1p-46;
 constexpr double kSumError = 0x1p-51;  // of base + sigma z, relative: two roundings, and the bounds' own
 
-// Exact path: error of z below E = 2^-95 (r < 13.5). Per binade of the result there are 2^23 rounding boundaries on each
-// side of zero, each hit with probability at most 2 E / sqrt(2 pi): 2^-71.3 a binade, over the 4 binades above sigma and the 70
-// below, after which 2^-70 is left: 2^-65. Stated with a margin of 2^5; holds for |base| <= 2^30 sigma.
-constexpr double kUndecided = 0x1p-60;
+// Exact path: error of z below E = 2^-95 (r < 13.5): with v = 2^-106, a logarithm off by 15 v + 7 v L moves r by at most 89 v,
+// a series by 25 v, so z by 89 v + 13.5 * 25 v + 5 |z| v < 2^-97; 2^-101 is the worst that was measured. Bits beyond the
+// 128 move z by less than 2^-97 where 2^-34 < u < 1 - 2^-60; every octave outside is rarer by as much as z moves more,
+// which leaves 2^-90 in all. Per binade of the result there are 2^23 rounding boundaries on each side of zero, each hit with
+// probability at most 2 E / sqrt(2 pi): 2^-71.3 a binade, over at most 5 binades above sigma and the 70 below, after which
+// 2^-70.3 is left: 2^-65.07 in all. The roundings of base + sigma z add less than 2^-73 while |base| <= 2^30 sigma. Stated:
+// 2^-64. But for the 2^-90, "undecided" says where the exact sum lies (within E sigma + 2^-104 of itself of a boundary): a
+// set of real numbers that sigma fixes and the base does not, which is why it costs delta once (docs/proofs/dpsgd.md).
+constexpr double kUndecided = 0x1p-64;
 
 struct Uniforms {
   uint64_t radius, angle;
