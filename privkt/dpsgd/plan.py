@@ -19,6 +19,7 @@ from privkt.privacy.budget import Budget
 from privkt.privacy.guarantee import SAMPLER_SHARE, Guarantee, Kind, Neighbouring, Unit, sampler_share
 
 _CROSS_SAMPLE = 2.0**-10
+_NOT_OF_THE_SUM = 2.0**-26  # csrc/include/privkt/gaussian.h
 _HALF = "rounding of half-precision activations does not depend on other records (pad to one length)"
 _MOST_SAMPLER_SHARE = SAMPLER_SHARE
 PROOF = "docs/proofs/dpsgd.md"
@@ -82,12 +83,13 @@ class Plan:
 
     def to_json(self) -> dict[str, Any]:
         """A mapping that `json.dumps` accepts."""
-        return dataclasses.asdict(self)
+        values = dataclasses.asdict(self)
+        return {**values, "replace_one_epsilon": "inf"} if math.isinf(self.replace_one_epsilon) else values
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Plan:
         """The plan that `to_json` wrote."""
-        return cls(**values)
+        return cls(**{**values, "replace_one_epsilon": float(values["replace_one_epsilon"])})
 
     def digest(self) -> str:
         """A name of this plan: a hash of public numbers."""
@@ -150,16 +152,14 @@ def make_plan(
             f"delta, got {sampler:.3g} of {budget.delta:.3g} for {coordinates} values and {steps} steps; train fewer "
             "parameters or take fewer steps"
         )
-    # Exact at (epsilon, delta - slack), the sampler within total variation of it on both neighbours: delta in all.
     # Never below the share that plans made without knowing the number of trainable values reserve: they agree then.
-    slack_delta = max(sampler * (1 + math.exp(min(budget.epsilon, 700.0))), sampler_share(budget.delta))
+    slack_delta = max(_sampler_slack(sampler, budget.epsilon), sampler_share(budget.delta))
     slack = _CROSS_SAMPLE + kernels.sum_slack(size, size, torch.float64)  # at most N rows, in at most N calls
     rate = batch_size / size
     noise = accounting.calibrate_noise(
         budget.epsilon, budget.delta, rate, steps, budget.neighbouring, slack_delta=slack_delta
     )
     event = accounting.poisson_gaussian_event(noise, rate, steps)
-    spendable = budget.delta - slack_delta
     return Plan(
         n=size,
         batch_size=batch_size,
@@ -167,9 +167,9 @@ def make_plan(
         sampling_rate=rate,
         noise_multiplier=noise,
         max_grad_norm=float(max_grad_norm),
-        epsilon=accounting.epsilon(event, spendable, budget.neighbouring),
+        epsilon=accounting.epsilon(event, budget.delta - slack_delta, budget.neighbouring),
         delta=budget.delta,
-        replace_one_epsilon=accounting.replace_one_epsilon(event, spendable),
+        replace_one_epsilon=_replace_one_epsilon(event, budget.delta, slack_delta, sampler),
         noise_per_coordinate=accounting.noise_per_coordinate(noise, rate, size),
         microbatch_size=microbatch_size,
         coordinates=coordinates,
@@ -179,3 +179,23 @@ def make_plan(
         neighbouring=str(budget.neighbouring),
         half_precision=half_precision,
     )
+
+
+def _sampler_slack(sampler: float, epsilon: float) -> float:
+    """What the sampler takes from delta at `epsilon`, of its total variation over a whole training.
+
+    It counts once, but for a share of 2^-26 that is not a set of exact sums and counts e^epsilon times as well
+    (docs/proofs/dpsgd.md, "Noise").
+    """
+    return sampler * (1 + _NOT_OF_THE_SUM * math.exp(min(epsilon, 700.0)))
+
+
+def _replace_one_epsilon(event: Any, delta: float, slack_delta: float, sampler: float) -> float:
+    """Epsilon at `delta` for replacing a record; its own slack where that is larger, infinity where it takes all."""
+    found = accounting.replace_one_epsilon(event, delta - slack_delta)
+    while _sampler_slack(sampler, found) > slack_delta:
+        slack_delta = 1.01 * _sampler_slack(sampler, found)
+        if slack_delta >= delta:
+            return math.inf
+        found = accounting.replace_one_epsilon(event, delta - slack_delta)
+    return found

@@ -12,9 +12,11 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
+import torch
 
 from privkt.dpsgd.errors import RefusedTraining
 
@@ -50,6 +52,20 @@ class Keys:
         return cls(sampler, noise, public=True)
 
 
+@contextmanager
+def layer_randomness(seed: int) -> Iterator[None]:
+    """Inside, random layers (dropout) draw from a seed that nobody knows; the caller's random state is as before after.
+
+    A mask belongs to a place in the batch. With a known state, leaving out a record, or a shorter padding, gives other
+    records other masks that everybody can compute, and the sum moves by many times max_grad_norm; with an unknown one
+    every record's mask is as likely as any other, whoever else is in the batch (docs/proofs/dpsgd.md, "Rows").
+    """
+    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_available() else []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(seed)
+        yield
+
+
 class PoissonSampler:
     """Independent draws: at each step every one of `size` records is in with probability `batch_size` / `size`."""
 
@@ -69,6 +85,11 @@ class PoissonSampler:
         stream = hashlib.shake_256(b"privkt poisson\0" + self._key + step.to_bytes(8, "little"))
         words = np.frombuffer(stream.digest(8 * self.size), dtype="<u8")
         return np.flatnonzero(words < np.uint64(self.threshold))
+
+    def layer_seed(self, step: int) -> int:
+        """The seed of dropout from `step` on: 64 bits that follow from the key and tell nothing of it."""
+        digest = hashlib.sha256(b"privkt layers\0" + self._key + step.to_bytes(8, "little")).digest()
+        return int.from_bytes(digest[:8], "little")
 
 
 def microbatches(indices: np.ndarray, size: int) -> Iterator[tuple[list[int], list[bool]]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,9 +22,9 @@ from privkt.dpsgd.errors import RefusedTraining, TrainingError
 from privkt.dpsgd.export import payload
 from privkt.dpsgd.mechanism import NoisyMean
 from privkt.dpsgd.plan import Plan, make_plan, steps_of
-from privkt.dpsgd.sampling import Keys, PoissonSampler, microbatches
+from privkt.dpsgd.sampling import Keys, PoissonSampler, layer_randomness, microbatches
 from privkt.dpsgd.verify import Rehearsal, undisturbed
-from privkt.privacy import Budget, Guarantee, Provenance, Release, accounting
+from privkt.privacy import Budget, ChargeConflict, Guarantee, Provenance, Release, accounting
 
 MECHANISM = "privkt:dp-sgd"
 
@@ -152,15 +153,16 @@ class PrivateTraining:
             if self._rehearse_records:
                 yield from self._rehearse()
                 self._rehearse_records = 0
-            while self._done < self._plan.steps:
-                self._mean.begin()
-                pieces = list(microbatches(self._sampler.draw(self._done), self._plan.microbatch_size))
-                for number, (indices, mask) in enumerate(pieces, 1):
-                    self._engine.open(len(mask))
-                    self._current = _Current(self._mask(mask), last=number == len(pieces))
-                    yield self._collate(indices)
-                    self._need_stepped()
-                task.advance(1)
+            with layer_randomness(self._sampler.layer_seed(self._done)):
+                while self._done < self._plan.steps:
+                    self._mean.begin()
+                    pieces = list(microbatches(self._sampler.draw(self._done), self._plan.microbatch_size))
+                    for number, (indices, mask) in enumerate(pieces, 1):
+                        self._engine.open(len(mask))
+                        self._current = _Current(self._mask(mask), last=number == len(pieces))
+                        yield self._collate(indices)
+                        self._need_stepped()
+                    task.advance(1)
         finally:
             self._current = None
             self._engine.close()
@@ -214,6 +216,7 @@ class PrivateTraining:
                 )
             self._charge()
             self._untouched.check()
+            self._claim()
             message: Adapter | SoftPrompt | Model = payload(
                 self.model, guarantee=self._guarantee, plan=self._plan, model_name=self._model_name, folder=folder
             )
@@ -282,6 +285,23 @@ class PrivateTraining:
                 "release, or start another run, which is a new spend"
             )
         self._charge_id = charge.id
+
+    def _claim(self) -> None:
+        """Makes these weights the charge's only ones: two copies of a run, resumed side by side, end in one release."""
+        ledger = self._budget.ledger
+        if ledger is None or self._charge_id is None:
+            return
+        digest = hashlib.sha256()
+        for name, parameter in self._engine.layout.named():
+            digest.update(name.encode() + b"\0")
+            digest.update(parameter.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+        try:
+            ledger.stored(self._charge_id, digest.hexdigest(), name="weights")
+        except ChargeConflict:
+            raise RefusedTraining(
+                "PrivateTraining.finish: one charge pays for one release, and another copy of this run has made it; "
+                "use that one, or start another run, which is a new spend"
+            ) from None
 
     def _update(self) -> None:
         self._broken = True  # until everything below has happened

@@ -1,6 +1,7 @@
 """Resuming: whole files or none, the same plan, fresh keys, one charge; also after kill -9."""
 
 import os
+import shutil
 import signal
 import stat
 import subprocess
@@ -145,6 +146,21 @@ def test_a_second_release_for_one_charge_is_refused(dp, tmp_path, ledger):
     again, _, _ = _training(dp, tmp_path, budget=budget)
     with pytest.raises(RefusedTraining, match="one charge pays for one release"):
         dp.run(again)
+
+
+def test_two_copies_of_a_run_resumed_side_by_side_end_in_one_release(dp, tmp_path, ledger):
+    budget = Budget(8.0, 1e-3, ledger=ledger)
+    begun, _, _ = _training(dp, tmp_path, budget=budget)
+    dp.run(begun, stop_after=2)
+    shutil.copytree(tmp_path / "ckpt", tmp_path / "copy")
+    one, _, _ = _training(dp, tmp_path, budget=budget)
+    two, _, _ = _training(dp, tmp_path, budget=budget, checkpoint=tmp_path / "copy")
+    dp.run(one)
+    dp.run(two)  # charged while `one` had released nothing
+    release = one.finish()
+    with pytest.raises(RefusedTraining, match="another copy of this run has made it"):
+        two.finish()
+    assert ledger.status(release.charge).taken == 4
 
 
 def test_a_run_that_died_before_its_first_checkpoint_is_charged_once(dp, tmp_path, ledger):

@@ -59,10 +59,26 @@ def test_the_noise_covers_the_slack_of_the_sensitivity():
 
 
 def test_the_sampler_distance_is_taken_from_delta():
-    plan = _plan(coordinates=10_000_000)
-    assert plan.slack_delta == 2.0**-60 * 10_000_000 * 160 * (1 + math.exp(3.0)) > sampler_share(plan.delta)
+    plan = _plan(coordinates=10_000_000, budget=Budget(22.0, 1e-5))
+    distance = 2.0**-60 * 10_000_000 * 160
+    assert plan.slack_delta == distance * (1 + 2.0**-26 * math.exp(22.0)) > sampler_share(plan.delta)
     spendable = plan.delta - plan.slack_delta
     assert plan.epsilon == accounting.epsilon(plan.event(), spendable)
+
+
+def test_the_replace_one_epsilon_has_the_slack_of_its_own_size():
+    plan = _plan(coordinates=10_000_000, budget=Budget(16.0, 1e-5))
+    assert plan.slack_delta == sampler_share(plan.delta)
+    own = 2.0**-60 * 10_000_000 * 160 * (1 + 2.0**-26 * math.exp(plan.replace_one_epsilon))
+    assert plan.slack_delta < own < plan.delta
+    assert accounting.replace_one_epsilon(plan.event(), plan.delta - own) <= plan.replace_one_epsilon
+
+
+def test_a_replace_one_epsilon_that_cannot_be_stated_is_infinite_and_survives_json():
+    plan = _plan(coordinates=10_000_000, budget=Budget(22.0, 1e-5))
+    assert plan.replace_one_epsilon == math.inf
+    assert Plan.from_json(json.loads(json.dumps(plan.to_json(), allow_nan=False))) == plan
+    assert plan.guarantee().replace_one_epsilon == math.inf
 
 
 def test_a_plan_made_without_knowing_the_coordinates_is_the_one_that_runs():
@@ -74,14 +90,14 @@ def test_a_plan_made_without_knowing_the_coordinates_is_the_one_that_runs():
 
 def test_a_huge_epsilon_with_many_coordinates_is_refused():
     with pytest.raises(InvalidBudget, match="slack_delta"):
-        _plan(budget=Budget(14.0, 1e-5), coordinates=40_000_000)
-    assert _plan(budget=Budget(14.0, 1e-5)).epsilon <= 14.0
+        _plan(budget=Budget(32.0, 1e-5), coordinates=40_000_000)
+    assert _plan(budget=Budget(32.0, 1e-5), coordinates=100).epsilon <= 32.0
 
 
 def test_a_coarse_noise_sampler_is_refused():
     with pytest.raises(RefusedTraining, match="distance from a Gaussian"):
         _plan(variation_per_coordinate=1e-13)
-    assert _plan(variation_per_coordinate=1e-15).slack_delta == pytest.approx(1.6e-9 * (1 + math.exp(3.0)))
+    assert _plan(variation_per_coordinate=1e-15).slack_delta == sampler_share(1e-5)
 
 
 def test_the_plan_survives_json_and_its_digest_names_it():

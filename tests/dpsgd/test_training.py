@@ -396,3 +396,18 @@ def test_a_record_is_in_no_error_and_no_warning(dp, tmp_path, monkeypatch):
             dp.run(training, change=torch.sum)
         said += [str(error.value), *(str(w.message) for w in caught)]
     assert canary not in " ".join(said)
+
+
+def test_dropout_draws_from_a_seed_that_nobody_knows_and_leaves_the_callers_as_it_was(dp):
+    """With a known seed, one record more or less gives all others of its batch other masks that anybody can compute."""
+    torch.manual_seed(0)
+    before, seeds = torch.get_rng_state(), []
+    for _ in range(2):
+        training = dp.training(dp.make("llama-lora-dropout"))
+        torch.manual_seed(0)
+        for batch in training:
+            seeds.append(torch.initial_seed())
+            training.step(training.causal_lm_losses(batch))
+    assert 0 not in seeds
+    assert len(set(seeds)) == 2
+    assert torch.equal(torch.get_rng_state(), before)
