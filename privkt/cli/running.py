@@ -198,7 +198,9 @@ def predict(run_directory: Path, file: Path, *, output: Path | None, text: str, 
     """Labels the texts of a file, one JSON line each."""
     from privkt.runtime.prediction import predict_texts, read_texts
 
-    predictions = predict_texts(run_directory, read_texts(file, text), client=client)
+    texts = read_texts(file, text)
+    with progress() as shown:
+        predictions = predict_texts(run_directory, texts, client=client, progress=shown)
     lines = [json.dumps({"label": p.label, "probability": round(p.probability, 6)}) for p in predictions]
     if output is None:
         for line in lines:

@@ -8,18 +8,20 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from privkt.contracts import BackendContext, Prediction, Side
+from privkt.contracts import BackendContext, NoProgress, Prediction, Progress, Side, TransferMethod
 from privkt.plugins import get_manager
 from privkt.privacy import RefusedInput
 from privkt.runtime.results import stored_outcomes
 from privkt.runtime.run_directory import RunDirectory
 
 
-def predict_texts(path: Path | str, texts: Sequence[str], *, client: str | None = None) -> list[Prediction]:
-    """The most probable label of each text, by the model of the run's first seed.
+def predict_texts(
+    path: Path | str, texts: Sequence[str], *, client: str | None = None, progress: Progress | None = None
+) -> list[Prediction]:
+    """The most probable label of each text, by the model of the run's first seed that ended.
 
-    Raises: RefusedInput, when the run is unfinished, has several clients and none is named, or its
-        method labels nothing.
+    Raises: RefusedInput, when the run has no model yet, has several clients and none is named, its method labels
+        nothing, or a remote model would be sent the texts.
     """
     run = RunDirectory.open(path)
     config = run.config()
@@ -29,26 +31,30 @@ def predict_texts(path: Path | str, texts: Sequence[str], *, client: str | None 
     chosen = client or names[0]
     if chosen not in names:
         raise RefusedInput(f"predict: no client {chosen!r} in this run; it has {', '.join(names)}")
-    manager = get_manager()
+    progress, manager = progress or NoProgress(), get_manager()
     method = manager.load("method", config.method)
+    if method.predict is TransferMethod.predict:
+        raise RefusedInput(f"predict: method {config.method!r} makes no model that labels texts; use a run of another")
     outcomes = stored_outcomes(run, method).get(chosen, {})
     outcome = next((outcomes[seed] for seed in config.seeds if seed in outcomes), None)
     if outcome is None or outcome.model is None:
         raise RefusedInput(f"predict: the run in {path} has no final model yet; finish it: privkt run --resume {path}")
-    models = {
-        role: manager.create(
-            "backend", config.models[role].backend, config.models[role].options, BackendContext(role, str(Side.CLIENT))
+    data = next(c.data for c in config.clients if c.name == chosen)
+    models = {}
+    for role in method.client_roles:
+        if role not in config.models:
+            continue  # an optional one
+        given = config.models[role]
+        models[role] = manager.create(
+            "backend", given.backend, given.options, BackendContext(role, str(Side.CLIENT), None, progress)
         )
-        for role in method.client_roles
-        if role in config.models
-    }
-    labels = next(c.data.labels for c in config.clients if c.name == chosen) or ()
-    built = method(method.Config.model_validate(config.method_config))
-    try:
-        found: list[Prediction] = built.predict(models, outcome, list(texts), labels)
-    except TypeError as error:
-        raise RefusedInput(f"predict: {error}") from None
-    return found
+        if models[role].remote and not data.public:
+            raise RefusedInput(
+                f"predict: models.{role} is remote, and would be sent these texts in clear, which no guarantee covers; "
+                "use a run whose client models are in this process, or whose data is declared public"
+            )
+    built: TransferMethod = method(method.Config.model_validate(config.method_config))
+    return built.predict(models, outcome, list(texts), data.labels or ())
 
 
 def read_texts(path: Path | str, column: str = "text") -> list[str]:
@@ -61,23 +67,34 @@ def read_texts(path: Path | str, column: str = "text") -> list[str]:
         content = path.read_bytes().decode("utf-8-sig")
     except FileNotFoundError:
         raise RefusedInput(f"predict: no file at {path}; give JSONL, CSV or plain text") from None
-    except IsADirectoryError:
-        raise RefusedInput(f"predict: {path} is a folder; give a file") from None
+    except OSError as error:
+        raise RefusedInput(f"predict: {path} must be a file that can be read, got {error.strerror}; mend it") from None
     except UnicodeDecodeError as error:
         raise RefusedInput(f"predict: {path} must be UTF-8, and byte {error.start} is not; convert it") from None
     suffix = path.suffix.lower()
-    if suffix in (".jsonl", ".ndjson"):
+    if suffix in (".jsonl", ".ndjson", ".json"):
         texts = [_from_json(line, number, column) for number, line in enumerate(content.split("\n"), 1) if line.strip()]
     elif suffix == ".csv":
-        reader = csv.DictReader(io.StringIO(content))
-        if column not in (reader.fieldnames or ()):
-            raise RefusedInput(f"predict: {path.name} has no column {column!r}; name its text column with --text")
-        texts = [row[column] or "" for row in reader]
+        texts = _from_csv(content, path.name, column)
     else:
-        texts = [line for line in content.split("\n") if line.strip()]
+        texts = [line.rstrip("\r") for line in content.split("\n") if line.strip()]
     if not texts:
         raise RefusedInput(f"predict: {path.name} must hold at least one text, got none")
     return texts
+
+
+def _from_csv(content: str, name: str, column: str) -> list[str]:
+    reader = csv.DictReader(io.StringIO(content, newline=""), strict=True)
+    try:
+        if column not in (reader.fieldnames or ()):
+            raise RefusedInput(f"predict: {name} has no column {column!r}; name its text column with --text")
+        rows = list(reader)
+    except csv.Error:
+        raise RefusedInput(f"predict: {name} is not CSV near line {reader.line_num}; check its quotes") from None
+    for number, row in enumerate(rows, 1):
+        if row[column] is None:
+            raise RefusedInput(f"predict: row {number} of {name} ends before column {column!r}; mend the row")
+    return [row[column] for row in rows]
 
 
 def _from_json(line: str, number: int, column: str) -> str:
