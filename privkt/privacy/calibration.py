@@ -50,11 +50,11 @@ def calibrate_noise(
 def _calibrate(target: float, delta: float, rate: float, steps: int, neighbouring: Neighbouring) -> float:
     def coarse(log_noise: float) -> float:
         event = accounting.poisson_gaussian_event(math.exp(log_noise), rate, steps)
-        return math.log(accounting.coarse_epsilon(event, delta, neighbouring) / target)
+        return _excess(accounting.coarse_epsilon(event, delta, neighbouring), target)
 
     def exact(log_noise: float) -> float:
         event = accounting.poisson_gaussian_event(math.exp(log_noise), rate, steps)
-        return math.log(accounting.epsilon(event, delta, neighbouring) / target)
+        return _excess(accounting.epsilon(event, delta, neighbouring), target)
 
     low = high = 0.0
     if coarse(0.0) > 0:
@@ -73,6 +73,11 @@ def _calibrate(target: float, delta: float, rate: float, steps: int, neighbourin
     return _settle(exact, start, min(slope, -0.1))
 
 
+def _excess(epsilon: float, target: float) -> float:
+    """log(epsilon / target), never below -14: where delta alone covers everything, epsilon is 0."""
+    return math.log(max(epsilon, 1e-6 * target) / target)
+
+
 def _settle(excess: Callable[[float], float], start: float, slope: float) -> float:
     """Walk from a coarse root to a noise that the fine accountant confirms and that is within 1e-4 of the smallest.
 
@@ -85,7 +90,7 @@ def _settle(excess: Callable[[float], float], start: float, slope: float) -> flo
             found = min(found, at)
             if -over <= -slope * _PRECISION * 0.9:
                 break
-        at += -over / slope + _PRECISION / 3
+        at += max(-0.5, min(0.5, -over / slope)) + _PRECISION / 3
         if at >= found:
             break
     return math.exp(found)

@@ -26,6 +26,14 @@ def test_the_noise_is_enough_and_hardly_more(target, delta, rate, steps, relatio
     assert epsilon(less, delta, relation) > target
 
 
+@pytest.mark.parametrize(
+    ("target", "delta", "rate", "steps"), [(0.001, 1e-6, 0.05, 5), (0.001, 0.5, 1.0, 1), (0.01, 1e-2, 0.1, 3)]
+)
+def test_a_tiny_epsilon_beside_a_delta_that_covers_nearly_everything_is_met(target, delta, rate, steps):
+    noise = calibrate_noise(target, delta, rate, steps)
+    assert 0 < epsilon(poisson_gaussian_event(noise, rate, steps), delta) <= target
+
+
 def test_the_library_alone_agrees_with_a_calibrated_run():
     noise = calibrate_noise(8.0, 1e-5, 0.256, 16)
     accountant = dpa.pld.PLDAccountant().compose(poisson_gaussian_event(noise, 0.256, 16))
