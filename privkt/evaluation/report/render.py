@@ -125,7 +125,9 @@ def _client(client: Mapping[str, Any]) -> dict[str, Any]:
         "ledger": {
             **ledger,
             "spent_text": _pair(ledger["spent"]),
-            "left_text": f"ε = {left(ledger)}, δ = {ledger['left']['delta']:.3g}",
+            "spent_epsilon": number(ledger["spent"]["epsilon"]),
+            "spent_delta": rounded_up(ledger["spent"]["delta"], 3),
+            "left_text": f"ε = {left(ledger)}, δ = {rounded_down(ledger['left']['delta'], 3)}",
             "cap_text": _pair(ledger["cap"]),
         },
         "planted": canaries(client),
@@ -143,7 +145,7 @@ def _training(training: Mapping[str, Any]) -> dict[str, Any]:
         **training,
         "epsilon_text": number(training["epsilon"]),
         "replace_one_text": "not stated" if other is None else number(other),
-        "delta_text": f"{training['delta']:.3g}",
+        "delta_text": rounded_up(training["delta"], 3),
         "noise_text": shown(training.get("noise_multiplier"), ".4f"),
         "rate_text": shown(training.get("sampling_rate"), ".4g"),
         "per_coordinate_text": shown(training["declared"].get("noise_per_coordinate"), ".4f"),
@@ -152,7 +154,7 @@ def _training(training: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _pair(spend: Mapping[str, Any]) -> str:
-    return f"ε = {number(spend['epsilon'])}, δ = {spend['delta']:.3g}"
+    return f"ε = {number(spend['epsilon'])}, δ = {rounded_up(spend['delta'], 3)}"
 
 
 def _filled(values: Mapping[str, Any]) -> dict[str, Any]:
