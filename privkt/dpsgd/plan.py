@@ -153,7 +153,7 @@ def make_plan(
             "parameters or take fewer steps"
         )
     # Never below the share that plans made without knowing the number of trainable values reserve: they agree then.
-    slack_delta = max(_sampler_slack(sampler, budget.epsilon), sampler_share(budget.delta))
+    slack_delta = max(sampler_slack(sampler, budget.epsilon), sampler_share(budget.delta))
     slack = _CROSS_SAMPLE + kernels.sum_slack(size, size, torch.float64)  # at most N rows, in at most N calls
     rate = batch_size / size
     noise = accounting.calibrate_noise(
@@ -181,7 +181,7 @@ def make_plan(
     )
 
 
-def _sampler_slack(sampler: float, epsilon: float) -> float:
+def sampler_slack(sampler: float, epsilon: float) -> float:
     """What the sampler takes from delta at `epsilon`, of its total variation over a whole training.
 
     It counts once, but for a share of 2^-26 that is not a set of exact sums and counts e^epsilon times as well
@@ -193,8 +193,8 @@ def _sampler_slack(sampler: float, epsilon: float) -> float:
 def _replace_one_epsilon(event: Any, delta: float, slack_delta: float, sampler: float) -> float:
     """Epsilon at `delta` for replacing a record; its own slack where that is larger, infinity where it takes all."""
     found = accounting.replace_one_epsilon(event, delta - slack_delta)
-    while _sampler_slack(sampler, found) > slack_delta:
-        slack_delta = 1.01 * _sampler_slack(sampler, found)
+    while sampler_slack(sampler, found) > slack_delta:
+        slack_delta = 1.01 * sampler_slack(sampler, found)
         if slack_delta >= delta:
             return math.inf
         found = accounting.replace_one_epsilon(event, delta - slack_delta)

@@ -21,7 +21,7 @@ from privkt.dpsgd.engine import Engine
 from privkt.dpsgd.errors import RefusedTraining, TrainingError
 from privkt.dpsgd.export import payload
 from privkt.dpsgd.mechanism import NoisyMean
-from privkt.dpsgd.plan import Plan, make_plan, steps_of
+from privkt.dpsgd.plan import Plan, make_plan, sampler_slack, steps_of
 from privkt.dpsgd.sampling import Keys, PoissonSampler, layer_randomness, microbatches
 from privkt.dpsgd.verify import Rehearsal, undisturbed
 from privkt.privacy import Budget, ChargeConflict, Guarantee, Provenance, Release, accounting
@@ -268,6 +268,8 @@ class PrivateTraining:
         ledger = self._budget.ledger
         if ledger is None or self._charge_id is not None:
             return
+        # What the sampler really takes: ten times the reserved share would fill all that a zcdp or rdp ledger keeps.
+        distance = kernels.gaussian_tv_per_coordinate() * self._plan.coordinates * self._plan.steps
         charge = ledger.charge(
             self._plan.event(),
             self._guarantee,
@@ -277,7 +279,7 @@ class PrivateTraining:
             declared=self._plan.to_json(),
             data_changed=self._data_changed,
             resume=True,
-            slack_delta=self._plan.slack_delta,
+            slack_delta=min(self._plan.slack_delta, sampler_slack(distance, self._plan.epsilon)),
         )
         if ledger.status(charge.id).taken is not None and self._start < self._plan.steps:
             raise RefusedTraining(

@@ -411,3 +411,16 @@ def test_dropout_draws_from_a_seed_that_nobody_knows_and_leaves_the_callers_as_i
     assert 0 not in seeds
     assert len(set(seeds)) == 2
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_many_runs_fit_into_a_ledger_that_adds_divergences(dp, tmp_path):
+    """The sampler's slack of a run is what its sampler takes: the share that plans reserve would end it after ten."""
+    ledger = Ledger.open_or_create(
+        "many", cap_epsilon=40.0, cap_delta=1e-3, size=60, filter="zcdp", state=tmp_path / "state"
+    )
+    for number in range(12):
+        training = dp.training(budget=Budget(0.5, 1e-3, ledger=ledger), run_id=f"run {number}", steps=1)
+        dp.run(training)
+    assert len(ledger.charges()) == 12
+    slacks = [entry.body["slack_delta"] for entry in ledger.entries() if entry.kind == "charge"]
+    assert all(0 < slack < 1e-12 for slack in slacks)
