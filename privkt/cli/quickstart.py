@@ -95,7 +95,7 @@ def quickstart_config(
         "budget": {"epsilon": epsilon},
         "client": {"data": {**held, "name": facts["name"], "size": size, "path": str(train)}},
         "models": {
-            "generator": {**_local(generator), "lora": {"rank": 8, "layers": 8}},
+            "generator": {**_local(generator), "lora": {"rank": 4}},
             "slm": _local(small),
             "llm": dict(llm),
             "embedder": _local(small),
@@ -114,7 +114,7 @@ def quickstart_config(
                 "epochs": 16 * batch / size,
                 "batch_size": batch,
                 "max_length": 40,
-                "learning_rate": 2e-3,
+                "learning_rate": 5e-3,
             },
             "slm": {"trainable": "head", "weights": [0.1, 0.3, 1.0]},
             "baselines": ["private", "synthetic", "private+synthetic"],
