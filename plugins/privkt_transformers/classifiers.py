@@ -15,7 +15,7 @@ from privkt.contracts import Example, Model, Privacy, Progress, Recipe
 from privkt.privacy import Release
 from privkt_transformers import loop
 from privkt_transformers.checkpoints import Checkpoint
-from privkt_transformers.embedding import Pooling, pooled, pooling_of, truncated
+from privkt_transformers.embedding import Pooling, features_of_one_shape, pooled, pooling_of, truncated
 from privkt_transformers.feature_memory import remembered_features
 from privkt_transformers.heads import DEFAULT_RIDGE, ClassifierInfo, Head, fit_head
 from privkt_transformers.loading import Loaded
@@ -113,8 +113,9 @@ def _privately(
     if lora is None and recipe.trainable == "head":
         # Rows of norm 1 one by one: statistics of the whole data would be a release of their own.
         info = replace(info, normalize=True)
-        base, trained = backend.loaded, None
-        features = remembered_features(base, texts, info.as_pooling, batch_tokens=backend.batch_tokens())
+        # In float32 and at one shape, since a record must not change how another's features round.
+        base, trained = backend.base_for(float32=True), None
+        features = features_of_one_shape(base, texts, info.as_pooling, batch_tokens=backend.batch_tokens())
         model: nn.Module = nn.Linear(features.shape[1], len(recipe.labels)).to(base.device)
         inputs: list[Any] = list(torch.from_numpy(features).to(base.device))
         forward: Callable[[list[Any]], torch.Tensor] = lambda part: model(torch.stack(part))  # noqa: E731
@@ -125,9 +126,12 @@ def _privately(
         zeros = Head(
             np.zeros((len(recipe.labels), base.hidden_size), np.float32), np.zeros(len(recipe.labels), np.float32)
         )
-        model = HeadedNetwork(trained.loaded, info.as_pooling, zeros, recipe.max_length)
-        inputs = truncated(base, texts, recipe.max_length)
-        forward, width = model, recipe.max_length
+        # One place more than any record fills: batches with and without padding may take different kernels.
+        length = min(recipe.max_length, base.context - 1)
+        width = length + 1
+        model = HeadedNetwork(trained.loaded, info.as_pooling, zeros, width)
+        inputs = truncated(base, texts, length)
+        forward = model
 
     def losses(part: Sequence[tuple[Any, int]]) -> torch.Tensor:
         goal = torch.tensor([target for _, target in part], device=base.device)

@@ -98,6 +98,26 @@ def features(
     return found
 
 
+def features_of_one_shape(loaded: Loaded, texts: Sequence[str], pooling: Pooling, *, batch_tokens: int) -> np.ndarray:
+    """As `features`, for private texts: what is computed for one text never depends on another.
+
+    Guarantee: every batch has the shape that `pooling.max_length` and `batch_tokens` give, texts keep their places, and
+        the last batch is filled up. One row of a single token closes each batch: without any padding in it a model may
+        take another attention kernel, and all rows of that batch would round otherwise.
+    """
+    rows = truncated(loaded, texts, pooling.max_length)
+    at_once = max(1, batch_tokens // max(pooling.max_length, 1) - 1)
+    found = np.zeros((len(rows), loaded.hidden_size), dtype=np.float32)
+    with memory_advice("embed", "lower the model's `batch_tokens`"), torch.inference_mode():
+        for start in range(0, len(rows), at_once):
+            part = rows[start : start + at_once]
+            filled = [*part, *[[loaded.start]] * (at_once + 1 - len(part))]
+            padded = pad(loaded, filled, left=False, width=pooling.max_length)
+            made = pooled(hidden_states(loaded, padded), padded, pooling)
+            found[start : start + len(part)] = made[: len(part)].cpu().numpy()
+    return found
+
+
 def truncated(loaded: Loaded, texts: Sequence[str], max_length: int) -> list[list[int]]:
     """Ids of each text, cut to `max_length` with its special tokens kept; never empty."""
     if not texts:

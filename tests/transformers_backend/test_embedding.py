@@ -5,7 +5,9 @@ import json
 import numpy as np
 import pytest
 import torch
-from privkt_transformers.embedding import Pooling, features, pooling_of
+from privkt_transformers import embedding
+from privkt_transformers.embedding import Pooling, features, features_of_one_shape, pooling_of
+from privkt_transformers.network import hidden_states
 
 TEXTS = ["a", "The weather is nice today.", "x" * 200, "Why not?", ""]
 
@@ -63,3 +65,26 @@ def test_pooling_files_are_read(tmp_path, config, kinds, expected):
 def test_long_texts_are_cut(llama):
     found = llama().embed(["x" * 1000, "x" * 2000])
     np.testing.assert_allclose(found[0], found[1], atol=1e-6)
+
+
+@pytest.mark.parametrize("changed", range(5))
+def test_at_one_shape_no_text_changes_anothers_features(bert, llama, changed):
+    """Bit for bit, and whether or not a batch has any padding left."""
+    for backend in (bert(), llama()):
+        pooling = Pooling("mean", True, 32)
+        before = features_of_one_shape(backend.loaded, TEXTS, pooling, batch_tokens=96)
+        for text in ("y" * 300, "", "word"):
+            texts = [text if i == changed else other for i, other in enumerate(TEXTS)]
+            after = features_of_one_shape(backend.loaded, texts, pooling, batch_tokens=96)
+            others = [i for i in range(len(TEXTS)) if i != changed]
+            assert np.array_equal(after[others], before[others])
+        np.testing.assert_allclose(before, features(backend.loaded, TEXTS, pooling, batch_tokens=96), atol=1e-5)
+
+
+def test_at_one_shape_every_batch_has_it_and_some_padding(llama, monkeypatch):
+    loaded, seen = llama().loaded, []
+    monkeypatch.setattr(embedding, "hidden_states", lambda *a: seen.append(a[1].mask) or hidden_states(*a))
+    features_of_one_shape(loaded, ["z" * 99] * 5, Pooling("mean", max_length=16), batch_tokens=48)
+    assert {tuple(mask.shape) for mask in seen} == {(3, 16)}
+    assert len(seen) == 3
+    assert all(not mask.all() for mask in seen)

@@ -6,7 +6,8 @@ import json
 import numpy as np
 import pytest
 import torch
-from privkt_transformers import private
+from privkt_transformers import classifiers, private
+from privkt_transformers.embedding import Pooling, features
 from safetensors.torch import load
 
 from privkt.contracts import Adapter, Example, Model, Privacy, Recipe, Sampling
@@ -83,6 +84,34 @@ def test_classifiers_can_be_trained_privately(request, tmp_path, ledger, kind, c
     found = backend.with_weights(release.payload).classify(["sun", "rain"], LABELS)
     np.testing.assert_allclose(found.sum(axis=1), 1)
     assert not np.allclose(found, 0.5)
+
+
+def test_a_private_heads_features_are_float32_and_untouched_by_other_records(bert, tmp_path, monkeypatch):
+    """Bit for bit under a bfloat16 model: one record made long, and nothing remembered between the two trainings."""
+    seen = []
+
+    class Caught(Exception):
+        pass
+
+    def catch(model, rows, *args, **keywords):
+        seen.append([x for x, _ in rows])
+        raise Caught
+
+    monkeypatch.setattr(classifiers, "train_privately", catch)
+    backend = bert(dtype="bfloat16")
+    longer = [dataclasses.replace(LABELLED[0], prompt="sun " * 40), *LABELLED[1:]]
+    recipe = dataclasses.replace(CLASSIFY, trainable="head")
+    for examples in (LABELLED, longer):
+        with pytest.raises(Caught):
+            backend.train(examples, recipe, folder=tmp_path, privacy=privacy())
+    before, after = (torch.stack(rows) for rows in seen)
+    assert not torch.equal(before[0], after[0])
+    assert torch.equal(before[1:], after[1:])
+    assert not torch.equal(before, before.bfloat16().float())
+    expected = features(
+        backend.base_for(float32=True), [LABELLED[1].prompt], Pooling("mean", True, 24), batch_tokens=99
+    )
+    np.testing.assert_allclose(before[1].numpy(), expected[0], atol=1e-5)
 
 
 def test_label_tokens_can_be_trained_privately(llama, tmp_path):
