@@ -49,7 +49,8 @@ def encode_examples(loaded: Loaded, examples: Sequence[Example], recipe: Recipe)
 def row_losses(loaded: Loaded, rows: Sequence[Row], width: int | None = None) -> torch.Tensor:
     """Mean cross-entropy over each row's trained tokens, [b] float32.
 
-    `width` pads to that many tokens and scores every place, trained or not: all shapes are then public, and no row's
+    `width`, the most tokens of any row, pads to one place more and scores every place, trained or not: all shapes are
+    then public, some padding is always there (a batch without any may take another attention kernel), and no row's
     rounding depends on the length of another (what a private training wants). Without it only what counts is computed.
 
     Guarantee: a row's loss depends on that row alone: padding is masked and carries no loss, and the mean is over the
@@ -61,6 +62,7 @@ def row_losses(loaded: Loaded, rows: Sequence[Row], width: int | None = None) ->
             loaded, [row.ids for row in rows], left=False, width=-(-longest // _WIDTH_MULTIPLE) * _WIDTH_MULTIPLE
         )
     else:
+        width += 1
         batch = pad(loaded, [row.ids for row in rows], left=False, width=width)
     hidden = hidden_states(loaded, batch)
     device = hidden.device

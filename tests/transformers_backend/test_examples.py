@@ -2,8 +2,10 @@
 
 import pytest
 import torch
+from privkt_transformers import examples
 from privkt_transformers.examples import encode_examples, row_losses
 from privkt_transformers.losses import completion_losses
+from privkt_transformers.network import hidden_states
 from privkt_transformers.scoring import token_losses
 
 from privkt.contracts import Example, Recipe
@@ -69,6 +71,15 @@ def test_at_a_public_width_no_row_depends_on_its_neighbours(llama, dtype):
     for order in ([0, 1, 2], [2, 0, 1], [1, 2, 0]):
         together = row_losses(loaded, [rows[i] for i in order], 64)
         assert all(together[at] == alone[i] for at, i in enumerate(order))
+
+
+def test_at_a_public_width_some_padding_is_always_there(llama, monkeypatch):
+    loaded, seen = llama().loaded, []
+    rows = encode_examples(loaded, [Example("x" * 40, "y" * 40)], Recipe(max_length=16))
+    monkeypatch.setattr(examples, "hidden_states", lambda *a: seen.append(a[1].mask) or hidden_states(*a))
+    row_losses(loaded, rows * 2, 16)
+    assert len(rows[0].ids) == 16
+    assert not seen[0].all()
 
 
 def test_the_fused_head_has_the_gradient_of_the_ordinary_one(llama):
