@@ -54,6 +54,7 @@ class Engine:
         self._buffer: Tensor | None = None
         self._samples = 0
         self.half_precision = any(p.dtype in _HALF for p in model.parameters())
+        self._planned_half = self.half_precision
         self._anchor = torch.zeros((), requires_grad=True, device=self.layout.device)
 
     @property
@@ -109,6 +110,19 @@ class Engine:
                     f"{name!r}; freeze and unfreeze before PrivateTraining and the optimizer"
                 )
 
+    def need_planned_precision(self) -> None:
+        """Half precision makes the guarantee conditional, which can only be said before it is planned.
+
+        Raises: RefusedTraining, if a layer computed in half precision (autocast, a cast model) and none had such weights.
+        """
+        self.half_precision = self.half_precision or any(p.dtype in _HALF for p in self.model.parameters())
+        if self.half_precision and not self._planned_half:
+            raise RefusedTraining(
+                "PrivateTraining: a plan made for float32 must be computed in float32, and a layer ran in half "
+                "precision (autocast, or the model was cast since); leave out autocast, or cast the model with "
+                "model.to(torch.bfloat16) before PrivateTraining, whose guarantee then says what it depends on"
+            )
+
     def forget(self) -> None:
         """Frees the buffer."""
         self._buffer = None
@@ -117,9 +131,11 @@ class Engine:
         """The rows of this microbatch, [B, P] float32; the buffer is reused by the next one.
 
         Shapes: losses: [B], with its graph; mask: [B] bool, False for padding.
-        Raises: RefusedTraining, if a trainable parameter was used outside its layer, so that rows would miss a part.
+        Raises: RefusedTraining, if a trainable parameter was used outside its layer, so that rows would miss a part,
+            or as `need_planned_precision`.
         """
         assert self._buffer is not None
+        self.need_planned_precision()
         # `where` and not a product: a padding sample's loss may be anything, and 0 * NaN is NaN.
         total = torch.where(mask, losses, torch.zeros_like(losses)).sum()
         with torch.autocast(losses.device.type, enabled=False):
@@ -141,6 +157,11 @@ class Engine:
             for name, slot in slots.items()
         }
 
+    def _note_precision(self, output: Tensor) -> None:
+        # Under autocast frozen layers compute in half precision, whatever a trainable one gives.
+        autocast = torch.is_autocast_enabled(output.device.type)
+        self.half_precision = self.half_precision or autocast or output.dtype in _HALF
+
     def _forward(self, site: Site) -> Callable[..., Tensor]:
         module, rule, samples, rows = site.module, site.rule, self._samples, self._views(site.slots)
 
@@ -160,7 +181,7 @@ class Engine:
                 ) from None
             if not torch.is_grad_enabled():
                 return output
-            self.half_precision = self.half_precision or output.dtype in _HALF  # autocast
+            self._note_precision(output)
             return _Tap.apply(output, self._anchor, add, *kept)
 
         return forward
@@ -181,6 +202,7 @@ class Engine:
             expanded = slot.parameter.detach().expand(samples, *slot.parameter.shape)
             if not torch.is_grad_enabled():
                 return expanded
+            self._note_precision(expanded)
             return _Tap.apply(expanded, self._anchor, add)
 
         return get_prompt

@@ -182,7 +182,7 @@ class PrivateTraining:
         """Takes the per-sample losses of the current microbatch; after the last of a logical batch, the model moves.
 
         Shapes: losses: [B] with B = all rows of the batch, padding included.
-        Raises: RefusedTraining, for a scalar or a wrong length, with the fix.
+        Raises: RefusedTraining, for a scalar, a wrong length, or half precision that the plan does not know of.
         """
         current = self._current
         if current is None:
@@ -194,6 +194,7 @@ class PrivateTraining:
         if current.rehearsal is not None:
             current.rehearsal.take(losses, current.mask)
         else:
+            self._engine.need_planned_precision()  # before the charge, where there was no rehearsal
             self._charge()
             self._mean.add(self._engine.rows(losses, current.mask), current.mask)
         self._engine.close()

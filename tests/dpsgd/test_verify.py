@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from privkt.dpsgd import UnknownLayer, VerificationFailed
+from privkt.dpsgd import RefusedTraining, UnknownLayer, VerificationFailed
 from privkt.dpsgd.layers import LinearRule
 from privkt.privacy import Budget
 
@@ -37,6 +37,34 @@ def test_a_bfloat16_model_passes(dp):
     training = _passes(dp, dp.make("llama-lora", torch.bfloat16), steps=1)
     assert training.steps_taken == 1
     assert training.plan.half_precision
+
+
+@pytest.mark.parametrize("verify", [True, False])
+@pytest.mark.parametrize("name", ["llama-lora", "llama-prompt"])
+def test_autocast_after_the_plan_is_refused_and_nothing_is_spent(dp, ledger, verify, name):
+    training = dp.training(dp.make(name), verify=verify, budget=Budget(8.0, 1e-3, ledger=ledger))
+    assert training.plan.guarantee().conditional_on == ("N = 60 is public",)
+    with pytest.raises(RefusedTraining, match="made for float32 must be computed in float32"):
+        for batch in training:
+            with torch.autocast("cpu", torch.bfloat16):
+                losses = training.causal_lm_losses(batch)
+            training.step(losses)
+    assert ledger.charges() == ()
+
+
+@pytest.mark.parametrize("part", [lambda model: model, lambda model: model.get_input_embeddings()])
+def test_a_model_cast_after_the_plan_is_refused_and_one_cast_before_may_use_autocast(dp, part):
+    model = dp.make("llama-lora")
+    training = dp.training(model, verify=False)
+    part(model).to(torch.bfloat16)
+    with pytest.raises(RefusedTraining, match="cast the model with"):
+        dp.run(training)
+    training = dp.training(dp.make("llama-lora", torch.bfloat16), steps=1)
+    for batch in training:
+        with torch.autocast("cpu", torch.bfloat16):
+            losses = training.causal_lm_losses(batch)
+        training.step(losses)
+    assert training.steps_taken == 1
 
 
 def test_samples_that_are_coupled_are_found_and_nothing_is_spent(dp, ledger):
