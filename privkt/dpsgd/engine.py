@@ -113,7 +113,7 @@ class Engine:
     def need_planned_precision(self) -> None:
         """Half precision makes the guarantee conditional, which can only be said before it is planned.
 
-        Raises: RefusedTraining, if a layer computed in half precision (autocast, a cast model) and none had such weights.
+        Raises: RefusedTraining, if a layer computed in half precision (autocast, a cast model) and no weight had it.
         """
         self.half_precision = self.half_precision or any(p.dtype in _HALF for p in self.model.parameters())
         if self.half_precision and not self._planned_half:

@@ -18,9 +18,12 @@ from privkt.privacy import accounting
 from privkt.privacy.budget import Budget
 from privkt.privacy.guarantee import SAMPLER_SHARE, Guarantee, Kind, Neighbouring, Unit, sampler_share
 
-_CROSS_SAMPLE = 2.0**-10
+_CROSS_SAMPLE, _CROSS_SAMPLE_A_ROW = 2.0**-10, 2.0**-21
 _NOT_OF_THE_SUM = 2.0**-26  # csrc/include/privkt/gaussian.h
-_HALF = "rounding of half-precision activations does not depend on other records (pad to one length)"
+_HALF = (
+    "matrix kernels round each record alike whatever the other records of its batch are (half precision; all shapes "
+    "are public)"
+)
 _MOST_SAMPLER_SHARE = SAMPLER_SHARE
 PROOF = "docs/proofs/dpsgd.md"
 
@@ -125,7 +128,7 @@ def make_plan(
 
     Units: variation_per_coordinate: total variation between one sampled noise value and a Gaussian one.
     Edge cases: with `half_precision` layers the guarantee is conditional: rounding of other samples by 2^-8 is outside
-        the slack of the sensitivity, and batches padded to one length are what keeps it from happening.
+        the slack of the sensitivity, and batches of one public shape are what should keep it from happening.
     Raises: RefusedTraining or InvalidBudget, for numbers that no training may have.
     """
     if not 1 <= batch_size <= size:
@@ -154,7 +157,9 @@ def make_plan(
         )
     # Never below the share that plans made without knowing the number of trainable values reserve: they agree then.
     slack_delta = max(sampler_slack(sampler, budget.epsilon), sampler_share(budget.delta))
-    slack = _CROSS_SAMPLE + kernels.sum_slack(size, size, torch.float64)  # at most N rows, in at most N calls
+    slack = cross_sample_slack(batch_size) + kernels.sum_slack(
+        size, size, torch.float64
+    )  # at most N rows, in at most N calls
     rate = batch_size / size
     noise = accounting.calibrate_noise(
         budget.epsilon, budget.delta, rate, steps, budget.neighbouring, slack_delta=slack_delta
@@ -179,6 +184,15 @@ def make_plan(
         neighbouring=str(budget.neighbouring),
         half_precision=half_precision,
     )
+
+
+def cross_sample_slack(batch_size: int) -> float:
+    """What one record's presence may move the rounding of all other rows of its batch by, in units of the clip norm.
+
+    About 2e-7 a row, if all errors point one way; twice the expected batch is room for a large draw
+    (docs/proofs/dpsgd.md, "Rounding").
+    """
+    return max(_CROSS_SAMPLE, batch_size * _CROSS_SAMPLE_A_ROW)
 
 
 def sampler_slack(sampler: float, epsilon: float) -> float:

@@ -58,6 +58,13 @@ def test_the_noise_covers_the_slack_of_the_sensitivity():
     assert 0 < plan.sensitivity_slack < 0.01
 
 
+@pytest.mark.parametrize("batch", [256, 2048, 5000, 20_000])
+def test_the_slack_covers_errors_of_all_rows_that_point_one_way(batch):
+    plan = _plan(size=10 * batch, batch_size=batch, budget=Budget(3.0, 1e-7), steps=10)
+    assert plan.sensitivity_slack > max(2.0**-10, 2 * batch * 2e-7)
+    assert plan.sensitivity_slack < 0.0011 + batch * 2.0**-20
+
+
 def test_the_sampler_distance_is_taken_from_delta():
     plan = _plan(coordinates=10_000_000, budget=Budget(22.0, 1e-5))
     distance = 2.0**-60 * 10_000_000 * 160
@@ -117,7 +124,9 @@ def test_the_guarantee_says_what_it_depends_on():
 
 def test_half_precision_makes_the_guarantee_conditional():
     plan = _plan(half_precision=True)
-    assert any("half-precision" in condition for condition in plan.guarantee().conditional_on)
+    _, condition = plan.guarantee().conditional_on
+    assert condition.startswith("matrix kernels round each record alike whatever the other records")
+    assert "half precision" in condition
     assert plan.noise_multiplier == _plan().noise_multiplier
 
 

@@ -28,6 +28,13 @@ def _passes(dp, model, ledger=None, **changes):
     return training
 
 
+def _autocast(training):
+    for batch in training:
+        with torch.autocast("cpu", torch.bfloat16):
+            losses = training.causal_lm_losses(batch)
+        training.step(losses)
+
+
 @pytest.mark.parametrize("name", ["llama", "llama-lora", "llama-prompt", "gpt2-tied", "gpt2-prompt", "qwen3", "gemma"])
 def test_sound_models_pass(dp, name):
     assert _passes(dp, dp.make(name), steps=1).steps_taken == 1
@@ -45,10 +52,7 @@ def test_autocast_after_the_plan_is_refused_and_nothing_is_spent(dp, ledger, ver
     training = dp.training(dp.make(name), verify=verify, budget=Budget(8.0, 1e-3, ledger=ledger))
     assert training.plan.guarantee().conditional_on == ("N = 60 is public",)
     with pytest.raises(RefusedTraining, match="made for float32 must be computed in float32"):
-        for batch in training:
-            with torch.autocast("cpu", torch.bfloat16):
-                losses = training.causal_lm_losses(batch)
-            training.step(losses)
+        _autocast(training)
     assert ledger.charges() == ()
 
 
@@ -60,10 +64,7 @@ def test_a_model_cast_after_the_plan_is_refused_and_one_cast_before_may_use_auto
     with pytest.raises(RefusedTraining, match="cast the model with"):
         dp.run(training)
     training = dp.training(dp.make("llama-lora", torch.bfloat16), steps=1)
-    for batch in training:
-        with torch.autocast("cpu", torch.bfloat16):
-            losses = training.causal_lm_losses(batch)
-        training.step(losses)
+    _autocast(training)
     assert training.steps_taken == 1
 
 
