@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
@@ -20,20 +21,28 @@ T = TypeVar("T")
 U = TypeVar("U")
 
 _locked: ContextVar[bool] = ContextVar("privkt_private_access_locked", default=False)
+_counting = threading.Lock()
+_running = 0  # blocks of the whole process, since a thread begins with an empty context
 
 
 @contextmanager
 def private_access_locked() -> Iterator[None]:
-    """Make `assert_private_access` raise inside the block.
+    """Make `assert_private_access` raise, in every thread of the process, while the block runs.
 
-    Edge cases: holds for the same context and whatever inherits it (asyncio tasks, `copy_context().run`). A thread that
-    the block starts begins with an empty context and is NOT covered; post-processing that needs threads must run them
-    through `contextvars.copy_context().run`.
+    Edge cases: what inherited the block's context (asyncio tasks, `copy_context().run`) stays refused after it, too; a
+    thread that outlives the block does not, so post-processing has to join its threads. Since the lock is the
+    process's, a client's private reading fails while another client of the same process maps a release: clients that
+    share a process must take turns, as those of the local runtime do.
     """
+    global _running
     token = _locked.set(True)
+    with _counting:
+        _running += 1
     try:
         yield
     finally:
+        with _counting:
+            _running -= 1
         _locked.reset(token)
 
 
@@ -42,7 +51,7 @@ def assert_private_access(what: str) -> None:
 
     Raises: PrivateAccessLocked, naming `what` (a public name of the handle, never its content).
     """
-    if _locked.get():
+    if _locked.get() or _running:
         raise PrivateAccessLocked(
             f"{what}: post-processing of a release must not read private data, and a private handle was used; "
             "pass what it needs as `public=` or make the reading a mechanism of its own with its own charge"
@@ -99,8 +108,16 @@ class Release(Generic[T]):
 
         Guarantee: event, guarantee, provenance and charge stay as they were (closure under post-processing, Dwork and
         Roth 2014, Proposition 2.1), since `fn` sees nothing private but the payload.
-        Raises: PrivateAccessLocked, if `fn` reads private data in the same context.
+        Edge cases: what `fn` returns is finished: a generator, another iterator or an awaitable would run after the
+            lock is gone, and is refused.
+        Raises: PrivateAccessLocked, if `fn`, or any thread meanwhile, reads private data; RefusedInput, for a payload
+            that is still to be computed.
         """
         with private_access_locked():
             payload = fn(self.payload, **(dict(public) if public else {}))
+        if isinstance(payload, Iterator | AsyncIterator | Awaitable):
+            raise RefusedInput(
+                f"Release.map: fn must return a finished payload, since what runs later is not watched, got "
+                f"{type(payload).__name__}; return a list or a message made of it"
+            )
         return replace(self, payload=payload)  # type: ignore[arg-type, return-value]

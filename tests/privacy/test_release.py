@@ -1,9 +1,11 @@
 import asyncio
+import contextlib
 import contextvars
 import copy
 import math
 import pickle
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -68,6 +70,46 @@ def test_the_lock_nests_and_reaches_tasks_and_copied_contexts():
         thread.join()
     assert caught == [True]
     assert_private_access("handle")
+
+
+def test_a_thread_that_fn_starts_is_locked_out_too():
+    caught = []
+
+    def peek():
+        try:
+            assert_private_access("handle")
+        except PrivateAccessLocked:
+            caught.append(True)
+
+    def fn(rows):
+        for _ in range(2):
+            thread = threading.Thread(target=peek)
+            thread.start()
+            thread.join()
+        with contextlib.suppress(ZeroDivisionError):
+            release([1]).map(lambda rows: 1 / 0)
+        with ThreadPoolExecutor(1) as pool:  # still locked after an inner block ended, with an error
+            pool.submit(peek).result()
+        return rows
+
+    assert release([1]).map(fn).payload == [1]
+    assert caught == [True] * 3
+    peek()
+    assert caught == [True] * 3
+
+
+@pytest.mark.parametrize("lazy", [iter, lambda rows: (row for row in rows), lambda rows: map(str, rows)])
+def test_a_payload_that_is_still_to_be_computed_is_refused(lazy):
+    with pytest.raises(RefusedInput, match=r"fn must return a finished payload, .* return a list"):
+        release([1]).map(lazy)
+
+
+def test_an_awaitable_is_no_payload():
+    async def later(rows):
+        yield rows
+
+    with pytest.raises(RefusedInput, match="got async_generator"):
+        release([1]).map(later)
 
 
 def test_provenance_keeps_plain_public_values():
