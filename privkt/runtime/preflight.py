@@ -118,7 +118,10 @@ def prepare(
 def with_caches(
     setup: Setup, manager: PluginManager, progress: Progress, cache: Callable[[str], Path], *, force: bool
 ) -> Setup:
-    """The same run with backends that cache in the run directory, which exists only after all checks."""
+    """The same run with backends that cache in the run directory, which exists only after all checks.
+
+    Guarantee: a client's backends cache only where its data is public; the server's see what was released.
+    """
     return replace(setup, backends=_backends(setup.config, setup.method, manager, progress, cache, force))
 
 
@@ -188,21 +191,23 @@ def _backends(
     cache: Callable[[str], Path] | None,
     force: bool,
 ) -> Backends:
-    def made(site: str, side: Side, roles: tuple[str, ...]) -> dict[str, Backend]:
+    def made(site: str, side: Side, roles: tuple[str, ...], public: bool) -> dict[str, Backend]:
         found = {}
+        # A client's models read private text: no answer to it, nor a hash of it as a key, may be kept.
+        place = cache(site) if cache is not None and public else None
         for role in roles:
             if role not in config.models:
                 continue  # an optional one
             model = config.models[role]
-            context = BackendContext(role, str(side), cache(site) if cache else None, progress)
+            context = BackendContext(role, str(side), place, progress)
             backend = manager.create("backend", model.backend, model.options, context)
             backend.check()
             found[role] = backend
         return found
 
-    backends = {SERVER: made(SERVER, Side.SERVER, method.server_roles)}
+    backends = {SERVER: made(SERVER, Side.SERVER, method.server_roles, True)}
     for client in config.clients:
-        mine = backends[client.name] = made(client.name, Side.CLIENT, method.client_roles)
+        mine = backends[client.name] = made(client.name, Side.CLIENT, method.client_roles, client.data.public)
         for role, backend in mine.items():
             if backend.remote and not client.data.public and not force:
                 raise RefusedInput(

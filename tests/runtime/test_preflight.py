@@ -5,12 +5,12 @@ import math
 
 import pytest
 
-from privkt.contracts import MethodConfig, Outcome, TransferMethod, client_step, server_step
+from privkt.contracts import MethodConfig, NoProgress, Outcome, TransferMethod, client_step, server_step
 from privkt.plugins import UnknownPlugin
 from privkt.privacy import Budget, LedgerMismatch, RefusedInput
 from privkt.runtime.accounts import left_of
 from privkt.runtime.local import LocalRuntime
-from privkt.runtime.preflight import prepare, takes_received
+from privkt.runtime.preflight import prepare, takes_received, with_caches
 
 
 def refused(toys, config, match, kind=RefusedInput):
@@ -91,6 +91,18 @@ def test_a_forced_remote_model_is_an_infinite_spend(toys, tmp_path):
     result = LocalRuntime(config, tmp_path / "run", toys.toy_manager(), force=True).run()
     assert result.totals["a"].spent.infinite
     assert "epsilon = inf" in result.statement
+
+
+@pytest.mark.parametrize("public", [False, True])
+def test_answers_to_private_text_are_cached_nowhere(toys, tmp_path, public):
+    model = {"backend": "toy", "model": "m"}
+    models = {"llm": {**model, "remote": True}, "slm": {**model, "remote": True}}
+    config = with_data(toys, tmp_path, public=public)
+    config = config.model_copy(update={"models": toys.toy_config(tmp_path, models=models).models})
+    setup = prepare(config, toys.toy_manager(), force=True)
+    found = with_caches(setup, toys.toy_manager(), NoProgress(), lambda site: tmp_path / site, force=True).backends
+    assert found["server"]["llm"].context.cache == tmp_path / "server"
+    assert found["a"]["slm"].context.cache == (tmp_path / "a" if public else None)
 
 
 def test_a_client_is_not_the_server(toys, tmp_path):
