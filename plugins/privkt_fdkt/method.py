@@ -133,7 +133,7 @@ class FDKT(TransferMethod):
                 tuple(str(row.label) for row, _ in flat),
                 {ARM_COLUMN: tuple(str(arm) for _, arm in flat)},
             )
-        site.state.save_json("augmentation", reports)
+        site.state.save_json("report", reports)
         return answers
 
     @client_step

@@ -54,6 +54,8 @@ def main() -> None:
     parser.add_argument("--delay", type=float, default=0.0)
     parser.add_argument("--die-after", type=int, default=-1, help="the process ends after this many answers")
     parser.add_argument("--no-completions", action="store_true")
+    parser.add_argument("--port", type=int, default=0, help="0: a free one; a server that comes back needs its old one")
+    parser.add_argument("--answer", help="every good answer, whatever was asked")
     flags = parser.parse_args()
     counts = Counts()
 
@@ -85,7 +87,7 @@ def main() -> None:
                 counts.most_in_flight = max(counts.most_in_flight, counts.in_flight)
             time.sleep(flags.delay)
             faulty = flags.only in prompt and (flags.times < 0 or repetition < flags.times)
-            text = answer(prompt, repetition)
+            text = answer(prompt, repetition) if flags.answer is None else flags.answer
             choice = {"message": {"role": "assistant", "content": text}} if chat else {"text": text}
             good = {"choices": [{"index": 0, "finish_reason": "stop", **choice}], "usage": {"completion_tokens": 3}}
             with counts.lock:
@@ -135,7 +137,7 @@ def main() -> None:
         # With the default of 5, a burst of connections would wait a second for its second try.
         request_queue_size = 128
 
-    server = Server(("127.0.0.1", 0), Handler)
+    server = Server(("127.0.0.1", flags.port), Handler)
     threading.Thread(target=lambda: (sys.stdin.read(), os._exit(0)), daemon=True).start()
     print(server.server_port, flush=True)
     server.serve_forever()

@@ -1,6 +1,7 @@
 """A small real server over a causal model: chat, completions with echo and logprobs, embeddings.
 
 Started by path with a model folder; prints its port once the model is loaded. It ends when its stdin closes.
+`GET /v1/counts` gives every body that was posted.
 """
 
 from __future__ import annotations
@@ -10,10 +11,11 @@ import os
 import socket
 import sys
 import threading
+from typing import Any
 
 import torch
 import uvicorn
-from fastapi import FastAPI, HTTPException
+from fastapi import FastAPI, HTTPException, Request
 from pydantic import BaseModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -83,7 +85,17 @@ class Served:
 
 def build(folder: str) -> FastAPI:
     """The application over the model in `folder`."""
-    served, app = Served(folder), FastAPI()
+    served, app, bodies = Served(folder), FastAPI(), []
+
+    @app.middleware("http")
+    async def keep(request: Request, answer: Any) -> Any:
+        if request.method == "POST":
+            bodies.append(await request.json())
+        return await answer(request)
+
+    @app.get("/v1/counts")
+    def counts() -> dict:
+        return {"bodies": bodies}
 
     @app.post("/v1/completions")
     def completions(asked: Completion) -> dict:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from privkt.privacy.guarantee import rounded_up
 from privkt.runtime.accounts import is_of_run
 from privkt.runtime.cards import planned
 from privkt.runtime.gate import read_manifest
+from privkt.runtime.preflight import SERVER
 from privkt.runtime.results import stored_outcomes
 from privkt.runtime.run_directory import RunDirectory
 
@@ -29,8 +31,10 @@ def build_report(path: Path | str) -> dict[str, Any]:
     Guarantee: `trainings` of a client gives noise_multiplier, sampling_rate, steps, delta and epsilon as charged; its
         `ledger.events`, with each training's `slack_delta` taken off its delta, let anybody account for them again with
         dp-accounting alone.
-    Edge cases: an unfinished run has the outcomes that exist; of a method's notes, `main` names its own arm, and
-        `arms[name].protection` what protects the texts that were seen for it ("release": the first training's epsilon).
+    Edge cases: an unfinished run has the outcomes that exist; `server` holds for each seed what the server's steps stored
+        as JSON under "report", such as counts of answers that could not be read; of a method's notes, `main` names its
+        own arm, and `arms[name].protection` what protects the texts that were seen for it ("release": the first
+        training's epsilon).
     Raises: RefusedInput, when there is no run at `path` or its ledgers are missing or tampered with.
     """
     run = RunDirectory.open(path)
@@ -59,6 +63,7 @@ def build_report(path: Path | str) -> dict[str, Any]:
             role: {"backend": m.backend, "model": _public_model(m.options)} for role, m in config.models.items()
         },
         "clients": clients,
+        "server": _server(run, config),
         "epsilon_statement": _together(clients),
         "crossed": [
             {
@@ -95,6 +100,14 @@ def _client(
         "notes": {str(seed): dict(outcome.notes) for seed, outcome in outcomes.items()},
         "not_covered": not_covered,
     }
+
+
+def _server(run: RunDirectory, config: RunConfig) -> dict[str, Any]:
+    found = {}
+    for seed in config.seeds:
+        with suppress(KeyError):  # this seed's server has not come so far, or counts nothing
+            found[str(seed)] = run.state(SERVER, seed).load_json("report")
+    return found
 
 
 def _not_covered(config: RunConfig, client: ClientConfig, method: TransferMethod) -> list[str]:
