@@ -198,9 +198,11 @@ def _read(path: Path) -> list[tuple[str, str]]:
 
 
 def _write(path: Path, rows: list[tuple[str, str]]) -> None:
+    from privkt.runtime.files import write_file
+
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     lines = (json.dumps({"text": text, "label": label}, ensure_ascii=False) + "\n" for text, label in rows)
-    path.write_text("".join(lines), encoding="utf-8")
+    write_file(path, "".join(lines).encode())
 
 
 def _confirm(question: str) -> bool:
