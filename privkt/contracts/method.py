@@ -74,7 +74,8 @@ class State(Protocol):
 
 @dataclass
 class Site:
-    """What both kinds of site have. `folder` is this step's own private folder; it survives a crash."""
+    """What both kinds of site have. `folder` is this step's own private folder; it survives a crash and is
+    removed when the step is done (what it returned and what it put into `state` are kept)."""
 
     models: Mapping[str, Backend]
     state: State

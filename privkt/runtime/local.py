@@ -192,6 +192,7 @@ class LocalRuntime:
         run, steps = running.run, running.setup.steps
         step, name = steps[index], client.name
         if run.is_done(name, step.name, seed):
+            run.clear_step(name, step.name, seed)  # a crash may have come between the two
             return
         results = run.results(name, seed)
         with self._step(running, name, step, seed):
@@ -210,6 +211,7 @@ class LocalRuntime:
         run, steps = running.run, running.setup.steps
         step = steps[index]
         if run.is_done(SERVER, step.name, seed):
+            run.clear_step(SERVER, step.name, seed)
             return
         results = run.results(SERVER, seed)
         with self._step(running, SERVER, step, seed):
@@ -300,6 +302,7 @@ class LocalRuntime:
         with self._failures(run, f"{site}, step {step.name!r}", running.has_spent, **facts):
             yield
             run.mark_done(site, step.name, seed)
+            run.clear_step(site, step.name, seed)
             if site in running.accounts:
                 ledger = running.accounts[site].ledger
                 run.keep_head(ledger.name, ledger.head())

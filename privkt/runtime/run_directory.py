@@ -171,8 +171,17 @@ class RunDirectory:
         return StepResults(self.private / "results" / safe_name("site", site) / scope_name(seed))
 
     def step_folder(self, site: str, step: str, seed: int | None) -> Path:
-        """A step's own private folder, for checkpoints; it survives a crash."""
-        return make_folder(self.private / "checkpoints" / safe_name("site", site) / step / scope_name(seed))
+        """A step's own private folder, for checkpoints; it survives a crash and goes when the step is done."""
+        return make_folder(self._step_folder(site, step, seed))
+
+    def clear_step(self, site: str, step: str, seed: int | None) -> None:
+        """Removes a done step's folder: what it returned is stored elsewhere, and its checkpoints are private."""
+        folder = self._step_folder(site, step, seed)
+        if folder.exists():
+            shutil.rmtree(folder)
+
+    def _step_folder(self, site: str, step: str, seed: int | None) -> Path:
+        return self.private / "checkpoints" / safe_name("site", site) / step / scope_name(seed)
 
     def cache(self, site: str) -> Path:
         """Where the backends of one site (one data set) may cache answers."""

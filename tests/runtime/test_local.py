@@ -122,6 +122,35 @@ def test_final_models_lie_in_plain_places(toys, tmp_path):
     assert result.outcomes["a"][1].model is not None
 
 
+def test_a_steps_folder_goes_when_the_step_is_done_and_not_before(toys, tmp_path, monkeypatch):
+    """Checkpoints hold the state of private trainings; the model that a step returned is kept."""
+    config, manager = toys.toy_config(tmp_path), toys.toy_manager()
+
+    def folders():
+        return sorted(p.name for p in (tmp_path / "run" / "private" / "checkpoints").rglob("seed-*"))
+
+    mark_done = RunDirectory.mark_done
+
+    def killed_before(self, site, step, seed):
+        if step == "learn":
+            raise Crash
+        mark_done(self, site, step, seed)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunDirectory, "mark_done", killed_before)
+        with pytest.raises(Crash):
+            LocalRuntime(config, tmp_path / "run", manager).run()
+    assert folders() == ["seed-0"]
+    with monkeypatch.context() as patch:
+        patch.setattr(RunDirectory, "clear_step", lambda *step: None)  # as if killed after each mark
+        LocalRuntime(config, tmp_path / "run", manager).run()
+    assert folders() == ["seed-0", "seed-1", "seed-1"]
+    result = LocalRuntime(config, tmp_path / "run", manager).run()
+    assert folders() == []
+    for seed in (0, 1):
+        assert json.loads((result.outcomes["a"][seed].model.folder / "config.json").read_text()) == {"seed": seed}
+
+
 def test_another_config_does_not_resume(toys, tmp_path):
     LocalRuntime(toys.toy_config(tmp_path), tmp_path / "run", toys.toy_manager()).run()
     with pytest.raises(RefusedInput, match=r"method_config\.rows differs"):
