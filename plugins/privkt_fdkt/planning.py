@@ -17,6 +17,7 @@ from privkt.privacy import (
     replace_one_epsilon,
     sampler_share,
 )
+from privkt.privacy.guarantee import HALF_PRECISION
 from privkt.synthesis.templates import Template
 from privkt_fdkt.arms import Arm
 from privkt_fdkt.config import FDKTConfig
@@ -84,6 +85,7 @@ def make_plan(config: FDKTConfig, template: Template, facts: PublicFacts, budget
             "server to client: texts that the large model wrote, with their labels",
         ),
         not_covered=(
+            f"if the generator computes in half precision, its guarantee is conditional on: {HALF_PRECISION}",
             "the final small model is trained on the private rows themselves: it is not private and must not be shared",
             "settings chosen by looking at results on the private data are outside the epsilon",
             "labels, domain, control code, the declared size and the number of texts are public",

@@ -16,14 +16,18 @@ from privkt import kernels
 from privkt.dpsgd.errors import RefusedTraining
 from privkt.privacy import accounting
 from privkt.privacy.budget import Budget
-from privkt.privacy.guarantee import SAMPLER_SHARE, Guarantee, Kind, Neighbouring, Unit, sampler_share
+from privkt.privacy.guarantee import (
+    HALF_PRECISION,
+    SAMPLER_SHARE,
+    Guarantee,
+    Kind,
+    Neighbouring,
+    Unit,
+    sampler_share,
+)
 
 _CROSS_SAMPLE, _CROSS_SAMPLE_A_ROW = 2.0**-10, 2.0**-21
 _NOT_OF_THE_SUM = 2.0**-26  # csrc/include/privkt/gaussian.h
-_HALF = (
-    "matrix kernels round each record alike whatever the other records of its batch are (half precision; all shapes "
-    "are public)"
-)
 _MOST_SAMPLER_SHARE = SAMPLER_SHARE
 PROOF = "docs/proofs/dpsgd.md"
 
@@ -69,7 +73,7 @@ class Plan:
             self.delta,
             unit=Unit(self.unit),
             neighbouring=Neighbouring(self.neighbouring),
-            conditional_on=(f"N = {self.n} is public", *([_HALF] if self.half_precision else [])),
+            conditional_on=(f"N = {self.n} is public", *([HALF_PRECISION] if self.half_precision else [])),
             proof=PROOF,
             replace_one_epsilon=self.replace_one_epsilon,
         )

@@ -51,6 +51,11 @@ def default_delta(n: int) -> float:
 
 
 SAMPLER_SHARE = 1e-3
+# What a private training in half precision assumes; plans are made before it is known whether one will be.
+HALF_PRECISION = (
+    "matrix kernels round each record alike whatever the other records of its batch are (half precision; all shapes "
+    "are public)"
+)
 
 
 def sampler_share(delta: float) -> float:

@@ -72,6 +72,7 @@ def test_what_crosses_and_what_is_not_covered_is_said():
     found = plan(baselines=["raw-demonstrations"])
     assert "400 synthetic texts" in found.crosses[0]
     assert any("not private" in line for line in found.not_covered)
+    assert any(line.startswith("if the generator computes in half precision") for line in found.not_covered)
     assert any("outside the epsilon" in line for line in found.not_covered)
     assert any("raw-demonstrations" in line for line in found.not_covered)
     assert found.bytes_out > 400 * 64
