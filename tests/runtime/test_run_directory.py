@@ -1,7 +1,8 @@
 """A run on disk: made whole or not at all, private where it must be, held by one process."""
 
-import multiprocessing
 import stat
+import subprocess
+import sys
 
 import pytest
 
@@ -92,22 +93,21 @@ def test_damage_is_named(run):
         run.config()
 
 
-def _try_lock(path, queue):
-    try:
-        with RunDirectory.open(path).locked():
-            queue.put("held")
-    except RefusedInput as error:
-        queue.put(str(error))
+TRY_LOCK = """
+import sys
+from privkt.runtime.run_directory import RunDirectory
+with RunDirectory.open(sys.argv[1]).locked():
+    pass
+"""
 
 
 def test_one_process_at_a_time(run):
-    context = multiprocessing.get_context("spawn")
-    queue = context.Queue()
     with run.locked():
-        other = context.Process(target=_try_lock, args=(run.path, queue))
-        other.start()
-        assert "another process is running it" in queue.get(timeout=60)
-        other.join()
+        other = subprocess.run(
+            [sys.executable, "-c", TRY_LOCK, str(run.path)], capture_output=True, text=True, timeout=120
+        )
+    assert other.returncode != 0
+    assert "another process is running it" in other.stderr
     with run.locked():
         pass
 
