@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -18,6 +19,7 @@ from privkt.privacy import (
     none_event,
     poisson_gaussian_event,
 )
+from privkt.privacy.filters import Cost, Filter
 from privkt.privacy.guarantee import rounded_up
 from privkt.privacy.ledger import Cap, Charge, ChargeStatus, Ledger, Left, Spent, check_new_name
 from privkt.privacy.state import fingerprint
@@ -180,13 +182,22 @@ def left_of(
 
 def _left_of_new(setup: ClientSetup) -> Left:
     cap_epsilon, cap_delta = caps(setup.limits, setup.budget)
-    asked = [t.guarantee for t in setup.plan.trainings]
-    total = (sum(g.epsilon for g in asked), sum(g.delta for g in asked))
-    if total[0] > cap_epsilon * (1 + 1e-9) or total[1] > cap_delta * (1 + 1e-9):
+    rule = Filter(setup.limits.filter, cap_epsilon, cap_delta, setup.limits.neighbouring)
+    total = rule.total(
+        Cost(
+            t.guarantee.epsilon,
+            t.guarantee.delta,
+            rule.divergence(poisson_gaussian_event(t.noise_multiplier, t.sampling_rate, t.steps)),
+        )
+        for t in setup.plan.trainings
+    )
+    if not all(t.guarantee.is_private for t in setup.plan.trainings):
+        total = (math.inf, 1.0)  # which a filter leaves aside
+    if not rule.holds(total):
         raise BudgetExceeded(
             f"client {setup.name!r}: its plan must fit into the cap of epsilon = {cap_epsilon:g}, delta = "
-            f"{cap_delta:g}, and asks for {rounded_up(total[0])}, {rounded_up(total[1], 3)}; ask for less, or declare "
-            "a higher cap",
+            f"{cap_delta:g} by the {rule.name} filter, and asks for {rounded_up(total[0])}, "
+            f"{rounded_up(total[1], 3)}; ask for less, or declare a higher cap",
             left=(cap_epsilon, cap_delta),
             asked=total,
         )

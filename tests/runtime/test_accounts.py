@@ -3,7 +3,7 @@
 import pytest
 
 from privkt.privacy import BudgetExceeded, DataChanged, Ledger, SameDataElsewhere
-from privkt.runtime.accounts import check_clients, left_of
+from privkt.runtime.accounts import check_clients, left_of, refusal_of
 from privkt.runtime.local import LocalRuntime
 from privkt.runtime.preflight import prepare
 
@@ -93,3 +93,28 @@ def test_a_plan_beyond_the_cap_makes_no_ledger(toys, tmp_path, monkeypatch):
     with pytest.raises(BudgetExceeded, match="must fit into the cap of epsilon = 2"):
         LocalRuntime(toys.toy_config(tmp_path), tmp_path / "run", toys.toy_manager()).run()
     assert ledgers(tmp_path) == []
+
+
+@pytest.mark.parametrize("rule", ["basic", "zcdp"])
+@pytest.mark.parametrize(("noise", "rate", "count"), [(12.0, 1.0, 40), (1.0, 0.01, 1), (4.0, 1.0, 1), (0.9, 1.0, 1)])
+def test_a_new_ledger_is_asked_by_its_own_filter(toys, tmp_path, monkeypatch, rule, noise, rate, count):
+    """What is said before the ledger is made is what the ledger would say."""
+    from privkt.contracts import Plan, TrainingPlan
+    from privkt.privacy import Guarantee, epsilon, poisson_gaussian_event
+
+    event, delta = poisson_gaussian_event(noise, rate, 1), 2e-7
+    training = TrainingPlan("p", noise, rate, 1, delta, Guarantee("approximate", epsilon(event, delta), delta), 0.1)
+    monkeypatch.setattr(toys.Toy, "plan", lambda self, facts, budget: Plan(trainings=(training,) * count))
+    config = toys.toy_config(tmp_path, budget={"epsilon": 4.0, "delta": 1e-5, "filter": rule})
+    (client,) = prepare(config, toys.toy_manager()).clients
+    ledger = Ledger.open_or_create(
+        "throwaway", cap_epsilon=4.0, cap_delta=1e-5, size=6, filter=rule, state=tmp_path / "elsewhere"
+    )
+    if (refusal := refusal_of(ledger, client)) is None:
+        assert left_of(client).epsilon == 4.0
+    else:
+        assert isinstance(refusal, BudgetExceeded)
+        with pytest.raises(BudgetExceeded, match=f"by the {rule} filter"):
+            left_of(client)
+    if count == 40:
+        assert (refusal is None) is (rule != "basic")
