@@ -118,3 +118,12 @@ def test_default_delta(n, delta):
 def test_default_delta_of_nobody_is_refused():
     with pytest.raises(InvalidGuarantee, match="positive number of units"):
         default_delta(0)
+
+
+def test_a_decimal_number_is_printed_as_it_was_written():
+    """Its binary value may lie above it, which rounding up must not turn into another last digit."""
+    for exponent in range(1, 12):
+        for digits in (1, 3, 7, 101, 999):
+            value = float(f"{digits}e-{exponent}")
+            assert Decimal(rounded_up(value, 3)) == Decimal(f"{digits}e-{exponent}")
+    assert "delta = 0.001, " in str(Guarantee(Kind.APPROXIMATE, 1.0, 1e-3))
