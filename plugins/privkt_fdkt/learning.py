@@ -119,6 +119,16 @@ def split(
     return train, tuple(rows[number] for number in sorted(held))
 
 
+def sample_of_each(rows: Sequence[LabelledText], count: int, seed: int) -> tuple[LabelledText, ...]:
+    """At most `count` rows of each label, in their old order: private rows in the number that synthetic ones have."""
+    generator = random.Random(seed)
+    by_label: dict[str, list[int]] = {}
+    for number, row in enumerate(rows):
+        by_label.setdefault(str(row.label), []).append(number)
+    kept = {n for numbers in by_label.values() for n in generator.sample(numbers, min(count, len(numbers)))}
+    return tuple(row for number, row in enumerate(rows) if number in kept)
+
+
 def scores(found: Sequence[str], wanted: Sequence[str], labels: Sequence[str]) -> dict[str, float]:
     """Accuracy and macro F1 over the declared labels; zeros when there is nothing to score."""
     if not wanted:

@@ -185,13 +185,13 @@ class FDKT(TransferMethod):
         self, site: ClientSite, template: Template, arms: Sequence[Arm]
     ) -> dict[Arm, Sequence[LabelledText]]:
         """The arms without a guarantee: made here, by a model in this process, so that nothing crosses."""
-        from privkt_fdkt.learning import rows_of
+        from privkt_fdkt.learning import rows_of, sample_of_each
         from privkt_fdkt.serving import serve
 
         found: dict[Arm, Sequence[LabelledText]] = {}
         for arm in arms:
             if arm is Arm.RAW:
-                shown = rows_of(site.data.load())
+                shown = sample_of_each(rows_of(site.data.load()), self.config.samples_per_label, site.seed)
             else:
                 weights = site.state.load("generator-without-noise")
                 rule = self.config.sampling_rule(site.seed)

@@ -127,6 +127,19 @@ def test_open_arms_stay_in_the_clients_process(config, make_client, make_server,
     assert not any(text.encode() in p.read_bytes() for p in kept for text in private if p.suffix == ".jsonl")
 
 
+def test_raw_demonstrations_are_as_many_as_synthetic_ones_and_cost_what_the_plan_says(
+    config, make_client, make_server, fakes
+):
+    local, asked = fakes["llm"](), config(baselines=["raw-demonstrations"], generator={"batch_size": 20})
+    client, server = make_client(models={"local_llm": local}), make_server("a")
+    play(asked, [client], server)
+    choosing = [p for p in local.prompts if p.endswith("Keep:")]
+    private = set(client.data.load().text)
+    assert sum(text in prompt for text in private for prompt in choosing) == 2 * 8
+    planned = FDKT(asked).plan(PublicFacts("a", 40, LABELS), Budget(8.0, 1e-3))
+    assert planned.llm_requests == len(local.prompts) + len(server.models["llm"].prompts)
+
+
 @pytest.mark.parametrize("arm", ["no-noise", "raw-demonstrations"])
 def test_open_arms_without_a_model_in_process_are_refused_before_training(config, make_client, fakes, arm):
     client = make_client()

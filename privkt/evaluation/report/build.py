@@ -31,7 +31,7 @@ def build_report(path: Path | str) -> dict[str, Any]:
     Guarantee: `trainings` of a client gives noise_multiplier, sampling_rate, steps, delta and epsilon as charged; its
         `ledger.events`, with each training's `slack_delta` taken off its delta, let anybody account for them again with
         dp-accounting alone.
-    Edge cases: an unfinished run has the outcomes that exist; `server` holds for each seed what the server's steps stored
+    Edge cases: an unfinished run has the outcomes that exist; `server` holds for each seed what its steps stored
         as JSON under "report", such as counts of answers that could not be read; of a method's notes, `main` names its
         own arm, and `arms[name].protection` what protects the texts that were seen for it ("release": the first
         training's epsilon).
