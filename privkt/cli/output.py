@@ -14,13 +14,16 @@ from typing import Any
 from rich.console import Console
 from rich.progress import (
     BarColumn,
-    MofNCompleteColumn,
     Progress,
+    ProgressColumn,
+    Task,
     TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.table import Column
+from rich.text import Text
 
 out = Console(highlight=False, soft_wrap=True)
 if not out.is_terminal:
@@ -49,12 +52,26 @@ def visible(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
+class _Amount(ProgressColumn):
+    """How much is done, of how much if that is known."""
+
+    def render(self, task: Task) -> Text:
+        of = "" if task.total is None else f"/{task.total:g}"
+        return Text(f"{task.completed:g}{of} {task.fields['unit']}")
+
+
 class _BarTask:
     def __init__(self, bars: Progress, task: TaskID) -> None:
         self._bars, self._task = bars, task
 
     def advance(self, amount: float = 1, note: str = "") -> None:
+        """Moves the bar; what is done makes room for what is under way."""
         self._bars.update(self._task, advance=amount, note=note)
+        state = self._bars.tasks[self._bars.task_ids.index(self._task)]
+        if state.total is not None and state.completed >= state.total:
+            self._bars.update(self._task, visible=False)
+            gone = state.finished_time or state.elapsed or 0.0
+            self._bars.console.print(f"{state.description}: {state.completed:g} {state.fields['unit']}, {gone:.0f} s")
 
 
 class BarProgress:
@@ -110,15 +127,15 @@ def progress(show: bool = True) -> Iterator[Any]:
     elif not err.is_terminal:
         yield LineProgress()
     else:
+        # Narrow enough for 80 columns: a line that wraps cannot be drawn over.
         bars = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=28),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[unit]}"),
+            TextColumn("{task.description}", table_column=Column(max_width=34, no_wrap=True, overflow="ellipsis")),
+            BarColumn(bar_width=12),
+            _Amount(table_column=Column(no_wrap=True)),
             TimeElapsedColumn(),
-            TextColumn("left"),
+            TextColumn("gone,"),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[note]}"),
+            TextColumn("left"),
             console=err,
         )
         with bars:

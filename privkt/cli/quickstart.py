@@ -39,7 +39,6 @@ def quickstart(
     from privkt.cli.running import execute, new_folder
     from privkt.config import parse_config
     from privkt.privacy import RefusedInput
-    from privkt.runtime.models import find_model
 
     begun = time.monotonic()
     if (base_url is None) != (llm is None):
@@ -50,10 +49,7 @@ def quickstart(
     seed = random.SystemRandom().randrange(10**6) if seed is None else seed
     # Whatever may be refused comes before anything is fetched or written.
     train, test, facts = _made_up(size, seed) if data is None else _from_file(data, labels, name)
-    with progress() as shown:
-        confirm = None if yes else _confirm
-        generator = find_model("smollm2-135m-instruct", path=model, allow_download=yes, confirm=confirm, progress=shown)
-        small = find_model("all-minilm-l6-v2", path=encoder, allow_download=yes, confirm=confirm, progress=shown)
+    generator, small = _models(model, encoder, yes)
     if data is None:
         planted = len(facts["canaries"])
         out.print(f"{size} made-up clinic messages, {planted} with a planted name or number (seed {seed})")
@@ -203,6 +199,29 @@ def _write(path: Path, rows: list[tuple[str, str]]) -> None:
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     lines = (json.dumps({"text": text, "label": label}, ensure_ascii=False) + "\n" for text, label in rows)
     write_file(path, "".join(lines).encode())
+
+
+def _models(model: Path | None, encoder: Path | None, yes: bool) -> tuple[Path, Path]:
+    """Both small models: looked for first, then asked for in one question, then fetched under a progress bar."""
+    from privkt.runtime.models import KNOWN_MODELS, ModelNotFound, find_model
+
+    wanted = {"smollm2-135m-instruct": model, "all-minilm-l6-v2": encoder}
+    found, missing = {}, []
+    for name, path in wanted.items():
+        try:
+            found[name] = find_model(name, path=path)
+        except ModelNotFound:
+            if path is not None:
+                raise
+            missing.append(name)
+    if missing:
+        size = sum(KNOWN_MODELS[name].wheel_size for name in missing) / 1e6
+        names = " and ".join(KNOWN_MODELS[name].folder for name in missing)
+        allowed = yes or _confirm(f"{names}: not on this machine. Download about {size:.0f} MB, once?")
+        with progress() as shown:
+            for name in missing:
+                found[name] = find_model(name, allow_download=allowed, progress=shown)
+    return found["smollm2-135m-instruct"], found["all-minilm-l6-v2"]
 
 
 def _confirm(question: str) -> bool:

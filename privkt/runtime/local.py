@@ -136,6 +136,13 @@ class LocalRuntime:
         setup: Setup | None = None,
         accounts: dict[str, Account] | None = None,
     ) -> RunResult:
+        if self._review is not None:
+            run.want_review()
+        elif run.wants_review:
+            raise RefusedInput(
+                f"run directory {run.path}: the run began with a reviewer, and goes on only with one; resume with: "
+                f"privkt run --resume {run.path} --review"
+            )
         if setup is None or accounts is None:
             with self._failures(run, "checks"):
                 setup, accounts = self._checked(run)
@@ -325,15 +332,15 @@ class LocalRuntime:
             _note(run, "refused", **facts, error=type(error).__name__)
             if not has_spent():
                 raise
-            raise RunFailed(
-                f"{place}: {error}\nwhat is done is kept; resume with: privkt run --resume {run.path}"
-            ) from None
+            raise RunFailed(f"{place}: {error}\nwhat is done is kept; resume with: {_resume(run)}") from None
         except Exception as error:
             _note(run, "failed", **facts, error=type(error).__name__)
-            failed = RunFailed(
-                f"{place}: {_reason(error)}\nwhat is done is kept; resume with: privkt run --resume {run.path}"
-            )
+            failed = RunFailed(f"{place}: {_reason(error)}\nwhat is done is kept; resume with: {_resume(run)}")
             raise failed from (error if os.environ.get("PRIVKT_DEBUG") else None)
+
+
+def _resume(run: RunDirectory) -> str:
+    return f"privkt run --resume {run.path}{' --review' if run.wants_review else ''}"
 
 
 def _note(run: RunDirectory, what: str, **facts: str) -> None:

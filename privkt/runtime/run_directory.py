@@ -208,6 +208,16 @@ class RunDirectory:
     def _marker(self, site: str, step: str, seed: int | None) -> Path:
         return self.private / "done" / safe_name("site", site) / f"{step}.{scope_name(seed)}.json"
 
+    @property
+    def wants_review(self) -> bool:
+        """Whether the run began with a reviewer, who is then asked for the rest of it too."""
+        return (self.private / "review.json").exists()
+
+    def want_review(self) -> None:
+        """Remembers that nothing of this run crosses without a reviewer's yes."""
+        if not self.wants_review:
+            write_json(self.private / "review.json", {"time": _now()})
+
     def heads(self) -> dict[str, str]:
         """The last known head of each data set's ledger: what makes an old copy put in its place noticeable."""
         path = self.private / "heads.json"

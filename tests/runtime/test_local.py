@@ -264,9 +264,12 @@ def test_a_disk_that_fills_up_leaves_a_run_that_resumes(toys, tmp_path, monkeypa
 
 def test_a_reviewers_no_stops_the_run_and_keeps_the_spend(toys, tmp_path):
     config, manager = toys.toy_config(tmp_path), toys.toy_manager()
-    with pytest.raises(RunFailed, match="the reviewer said no"):
+    with pytest.raises(RunFailed, match=r"the reviewer said no(.|\n)*--resume .*/run --review$"):
         LocalRuntime(config, tmp_path / "run", manager, review=lambda summary, message: False).run()
     assert Ledger.open("data-a").spent().epsilon == 1.0
+    # Going on without a reviewer would undo the no.
+    with pytest.raises(RefusedInput, match="began with a reviewer"):
+        LocalRuntime(config, tmp_path / "run", manager).run()
     assert not list((tmp_path / "run" / "outbound").rglob("*.arrow"))
     assert LocalRuntime(config, tmp_path / "run", manager, review=lambda summary, message: True).run().crossed
 
