@@ -13,7 +13,7 @@ from privkt.cli.output import err, out, print_json
 def overview(as_json: bool) -> None:
     """One line a data set."""
     from privkt.privacy import Ledger, PrivacyError
-    from privkt.privacy.guarantee import rounded_up
+    from privkt.privacy.guarantee import rounded_down, rounded_up
     from privkt.privacy.state import state_folder
 
     rows, broken = [], []
@@ -53,7 +53,7 @@ def overview(as_json: bool) -> None:
             table.add_row(
                 ledger.name,
                 "infinite" if spent.infinite else f"epsilon {rounded_up(spent.epsilon)}, delta {spent.delta:.3g}",
-                f"epsilon {left.epsilon:.4g}",
+                f"epsilon {rounded_down(left.epsilon)}, delta {rounded_down(left.delta, 3)}",
                 f"epsilon {ledger.cap.epsilon:g}, delta {ledger.cap.delta:.3g}",
                 ledger.filter,
                 str(len(ledger.charges())),
@@ -81,12 +81,21 @@ def entries(name: str, as_json: bool) -> None:
 
 
 def raise_cap(name: str, epsilon: float, delta: float | None, reason: str) -> None:
-    """Raises a cap with its reason on record."""
+    """Raises a cap with its reason on record, and says what a further run may spend."""
     from privkt.privacy import Ledger
+    from privkt.privacy.guarantee import rounded_down
 
     ledger = Ledger.open(name)
     ledger.raise_cap(epsilon, ledger.cap.delta if delta is None else delta, reason)
     out.print(ledger.statement(), markup=False)
+    left = ledger.left()
+    out.print(f"left: epsilon = {rounded_down(left.epsilon)}, delta = {rounded_down(left.delta, 3)}", markup=False)
+    if not ledger.spent().infinite and left.delta == 0:
+        out.print(
+            f"no delta is left, and a further training needs some: raise it too, with `privkt budget raise {name} "
+            f"--epsilon {epsilon:g} --delta D --reason WHY`, where D is above {ledger.cap.delta:g}",
+            markup=False,
+        )
 
 
 def _guarantee(values: dict) -> str:

@@ -77,7 +77,7 @@ def need_room(name: str, account: Account, cost: Cost) -> None:
         f"ledger {name}: all charges together must stay within the cap by the {account.filter.name} filter; asked "
         f"epsilon = {rounded_up(cost.epsilon)}, delta = {rounded_up(cost.delta, 3)}, left epsilon = "
         f"{rounded_down(left.epsilon)}, delta = {rounded_down(left.delta, 3)}; "
-        "ask for less, or raise the cap with a recorded reason",
+        f"ask for less, or raise the cap of both: `privkt budget raise {name} --epsilon E --delta D --reason WHY`",
         left=(left.epsilon, left.delta),
         asked=(cost.epsilon, cost.delta),
     )

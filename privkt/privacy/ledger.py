@@ -158,11 +158,15 @@ class Ledger:
         with self._store.transaction() as transaction:
             old = Account.of(self.name, transaction.entries).filter
             grows = epsilon >= old.cap_epsilon and delta >= old.cap_delta
-            if not grows or (epsilon, delta) == (old.cap_epsilon, old.cap_delta) or not reason.strip():
+            if not grows or (epsilon, delta) == (old.cap_epsilon, old.cap_delta):
                 raise RefusedInput(
-                    f"ledger {self.name}: a cap is only raised, and with a reason; it is epsilon = "
-                    f"{old.cap_epsilon:g}, delta = {old.cap_delta:g}, got {epsilon:g}, {delta:g} and "
-                    f"{len(reason.strip())} letters of reason; ask for more and say why"
+                    f"ledger {self.name}: a cap is only raised; it is epsilon = {old.cap_epsilon:g}, delta = "
+                    f"{old.cap_delta:g}, got epsilon = {epsilon:g}, delta = {delta:g}; ask for more of one and no "
+                    "less of the other"
+                )
+            if not reason.strip():
+                raise RefusedInput(
+                    f"ledger {self.name}: a cap is raised with a reason, which stays on record, got none; say why"
                 )
             Filter(old.name, float(epsilon), float(delta), old.neighbouring, old.order)
             transaction.append("cap", {"epsilon": float(epsilon), "delta": float(delta), "reason": reason})
@@ -305,7 +309,9 @@ class Ledger:
         account = self._account()
         rule = account.filter
         cap = f"epsilon = {rounded_up(rule.cap_epsilon)}, delta = {rounded_up(rule.cap_delta, 3)}"
-        about = f"{account.unit} level, {rule.neighbouring}, {len(account.charges)} charges"
+        charges = len(account.charges)
+        counted = f"{charges} charge" if charges == 1 else f"{charges} charges"
+        about = f"{account.unit} level, {rule.neighbouring}, {counted}"
         return f"data set {self.name}: spent {account.spent()}, of a cap of {cap} ({about})"
 
     def _account(self) -> Account:

@@ -160,7 +160,12 @@ def test_another_run_on_spent_data_is_refused_until_the_cap_is_raised(done, cli,
     assert "asked epsilon = 8" in said.err
     assert cli("budget", "raise", "visits-a", "--epsilon", "4", "--reason", "less").code == 2
     assert cli("budget", "raise", "visits-a", "--epsilon", "17", "--delta", "0.002", "--reason", " ").code == 2
+    alone = cli("budget", "raise", "visits-a", "--epsilon", "16", "--reason", "a study that forgot delta")
+    assert "left: epsilon = 8, delta = 0\nno delta is left" in alone.out
+    assert "privkt budget raise visits-a --epsilon 16 --delta D" in alone.out
     raised = cli("budget", "raise", "visits-a", "--epsilon", "17", "--delta", "0.002", "--reason", "a second study")
+    assert "left: epsilon = 9, delta = 0.001\n" in raised.out
+    assert "no delta is left" not in raised.out
     assert raised.code == 0
     assert "of a cap of epsilon = 17" in raised.out
     assert "cap raised to epsilon 17, delta 0.002: a second study" in cli("budget", "show", "visits-a").out

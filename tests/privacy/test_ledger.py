@@ -55,7 +55,7 @@ def test_a_charge_is_planned_spent_and_left(tmp_path):
     assert (ledger.cap.epsilon, ledger.size, ledger.filter) == (8.0, 1000, "basic")
     assert ledger.statement() == (
         "data set reviews: spent epsilon = 2.5, delta = 0 by the basic filter, of a cap of epsilon = 8, "
-        "delta = 1e-5 (record level, zero-out, 1 charges)"
+        "delta = 1e-5 (record level, zero-out, 1 charge)"
     )
 
 
@@ -79,6 +79,7 @@ def test_the_cap_refuses_and_says_left_and_asked(tmp_path):
     spend(ledger, 7.0)
     with pytest.raises(BudgetExceeded, match="asked epsilon = 2, delta = 0, left epsilon = 1, delta = 1e-5") as error:
         spend(ledger, 2.0, run="run-2")
+    assert "`privkt budget raise reviews --epsilon E --delta D --reason WHY`" in str(error.value)
     assert (error.value.left, error.value.asked) == ((1.0, 1e-5), (2.0, 0.0))
     assert len(ledger.charges()) == 1
     assert isinstance(ledger.would_refuse(pure_event(2.0), Guarantee(Kind.PURE, 2.0)), BudgetExceeded)
@@ -90,9 +91,11 @@ def test_the_cap_refuses_and_says_left_and_asked(tmp_path):
 def test_the_cap_is_raised_only_by_an_entry_with_a_reason(tmp_path):
     ledger = make(tmp_path, cap=1.0)
     assert make(tmp_path, cap=100.0).cap.epsilon == 1.0
-    for bad in ((2.0, 1e-6, "why"), (1.0, 1e-5, "why"), (2.0, 1e-5, " ")):
-        with pytest.raises(RefusedInput, match="a cap is only raised, and with a reason"):
-            ledger.raise_cap(*bad)
+    for bad in ((2.0, 1e-6), (1.0, 1e-5), (0.5, 2e-5)):
+        with pytest.raises(RefusedInput, match="a cap is only raised; it is epsilon = 1, delta = 1e-05, got"):
+            ledger.raise_cap(*bad, "why")
+    with pytest.raises(RefusedInput, match="raised with a reason, which stays on record, got none"):
+        ledger.raise_cap(2.0, 1e-5, " ")
     ledger.raise_cap(2.0, 1e-5, "second study, approved")
     assert ledger.cap.epsilon == 2.0
     assert ledger.entries()[-1].body["reason"] == "second study, approved"
