@@ -173,12 +173,15 @@ def parse_config(raw: Any, base: Path | None = None) -> RunConfig:
     try:
         config = RunConfig.model_validate(raw)
     except ValidationError as error:
-        raise RefusedInput(describe("config", error, RunConfig, extra=(str(method),))) from None
+        raise RefusedInput(describe("config", error, RunConfig, extra=(str(method).rpartition(":")[2],))) from None
     return _with_absolute_paths(config, base) if base else config
 
 
 def describe(subject: str, error: ValidationError, model: type[BaseModel], extra: tuple[str, ...] = ()) -> str:
-    """All faults of a validation, one a line, with the nearest valid name for an unknown key."""
+    """All faults of a validation, one a line, with the nearest valid name for an unknown key.
+
+    `extra` are further names at the top: that of the method's block, as the config spells the method.
+    """
     lines = []
     for fault in error.errors():
         place = ".".join(str(part) for part in fault["loc"])
@@ -186,6 +189,11 @@ def describe(subject: str, error: ValidationError, model: type[BaseModel], extra
             names = _names_at(model, fault["loc"][:-1]) + (list(extra) if len(fault["loc"]) == 1 else [])
             near = difflib.get_close_matches(str(fault["loc"][-1]), names, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"valid: {', '.join(sorted(names))}"
+            if near and near[0] in extra and len(fault["loc"]) == 1:
+                hint = (
+                    f"a method's block bears the name given under `method`, which is {near[0]!r}; one of the two is "
+                    "misspelt"
+                )
             lines.append(f"{subject}: unknown key {place!r}; {hint}")
         elif fault["type"] == "missing":
             lines.append(f"{subject}: key {place!r} is missing; add it")

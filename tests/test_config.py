@@ -50,7 +50,11 @@ def test_a_good_config_is_read():
 CLIENT = ("clients", 0, "data")
 MISTAKES = [
     (("metod",), "fdkt", "unknown key 'metod'; did you mean 'method'?"),
-    (("fdtk",), {}, "unknown key 'fdtk'; did you mean 'fdkt'?"),
+    (
+        ("fdtk",),
+        {},
+        "unknown key 'fdtk'; a method's block bears the name given under `method`, which is 'fdkt'; one of",
+    ),
     (("method",), KeyError, "key 'method' is missing; add it"),
     (("budget", "epsilom"), 1, "unknown key 'budget.epsilom'; did you mean 'epsilon'?"),
     (("budget", "epsilon"), KeyError, "key 'budget.epsilon' is missing; add it"),

@@ -10,7 +10,8 @@ import inspect
 import itertools
 import os
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -233,16 +234,36 @@ def _client(config: RunConfig, client: ClientConfig, method: TransferMethod, man
         limits.epsilon, delta, None, unit=limits.unit, neighbouring=limits.neighbouring, reproduce=limits.reproduce
     )
     budget.validate_for(data.size)
-    rows = CachedRows(manager.create("dataset", data.source, source_of(data)), f"rows of the data set {data.name!r}")
-    _check_rows(_read(rows, where), data, where)
+    with _names_block(where, "data"):
+        dataset = manager.create("dataset", data.source, source_of(data))
+        rows = CachedRows(dataset, f"rows of the data set {data.name!r}")
+        found = _read(rows, where)
+    _check_rows(found, data, where)
     held_out = client.evaluation or (config.evaluation.data if config.evaluation else None)
     evaluation = None
     if held_out is not None:
-        dataset = manager.create("dataset", held_out.source, source_of(held_out, data.labels))
-        evaluation = CachedRows(dataset, f"evaluation rows of {where}")
-        if not len(_read(evaluation, f"{where}, evaluation")):
+        with _names_block(where, "evaluation"):
+            dataset = manager.create("dataset", held_out.source, source_of(held_out, data.labels))
+            evaluation = CachedRows(dataset, f"evaluation rows of {where}")
+            held_rows = _read(evaluation, where)
+        if not len(held_rows):
             raise RefusedInput(f"{where}: evaluation data must have at least one row, got none; check its path")
     return ClientSetup(client, limits, facts, budget, method.plan(facts, budget), rows, evaluation)
+
+
+@contextmanager
+def _names_block(where: str, block: str) -> Iterator[None]:
+    """Says in a dataset plugin's own refusal which of a client's blocks it speaks of; its class stays."""
+    try:
+        yield
+    except RefusedInput as error:
+        said = str(error)
+        if not said.startswith(f"{where}: "):
+            said = said.removeprefix("data") if said.startswith("data (") else f": {said}"
+            error.args = (f"{where}, {block}{said}",)
+        elif block != "data":
+            error.args = (f"{where}, {block}{said.removeprefix(where)}",)
+        raise
 
 
 def _read(rows: Callable[[], Rows], where: str) -> Rows:
@@ -274,6 +295,11 @@ def _check_rows(rows: Rows, data: Any, where: str) -> None:
     for name, column in {"label": rows.label, **rows.columns}.items():
         if column is not None and len(column) != len(rows):
             raise RefusedInput(f"{where}: column {name!r} must have as many rows as text; mend the dataset plugin")
+    if data.labels is not None and rows.label is None:
+        raise RefusedInput(
+            f"{where}: data.label must name the column of labels when data.labels lists them, got none; add `label:`, "
+            "or remove `labels`"
+        )
     if data.label is None:
         return
     if data.labels is None:

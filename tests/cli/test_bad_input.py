@@ -7,6 +7,7 @@ import math
 import re
 import sqlite3
 from contextlib import closing
+from pathlib import Path
 
 import pytest
 
@@ -150,10 +151,28 @@ def _(house, bad):
         house.file.write_text("")
 
 
-@row("the file of the data is not there", r"data \(json\): `path` names no file")
+@row("the file of the data is not there", r"client 'a', data \(json\): `path` names no file")
 def _(house, bad):
     if bad:
         house.file.unlink()
+
+
+@row("the file of the evaluation is not there", r"client 'a', evaluation \(json\): `path` names no file")
+def _(house, bad):
+    if bad:
+        Path(house.raw["evaluation"]["data"]["path"]).unlink()
+
+
+@row("labels are declared and no column of them is", r"client 'a', data \(json\): `labels` needs `label`")
+def _(house, bad):
+    if bad:
+        del house.data["label"]
+
+
+@row("the block of the method is named otherwise than the method", r"'fdkt'; a method's block bears .*'fdtk'; one of")
+def _(house, bad):
+    if bad:
+        house.raw["method"] = "fdtk"
 
 
 @row("a column is missing", r"data \(json\): has no column 'txt'; did you mean 'text'\?")
@@ -211,7 +230,7 @@ def _(house, bad):
     house.data["size"] = 47 if bad else 48
 
 
-@row("the evaluation data is empty", r"data \(json\): is empty")
+@row("the evaluation data is empty", r"client 'a', evaluation \(json\): is empty")
 def _(house, bad):
     if bad:
         (house.folder / CANARY / "test.jsonl").write_text("")

@@ -135,6 +135,7 @@ def test_data_is_read_and_checked(toys, tmp_path, rows, match):
     [
         ({"size": 7}, "declared 7, found 6"),
         ({"labels": None}, "must list the labels"),
+        ({"label": None}, r"client 'a': data\.label must name the column of labels .*add `label:`"),
         ({"labels": ("x",)}, "at least two classes, got 1"),
         ({"labels": ("x", "y", "x")}, "must be distinct"),
     ],
