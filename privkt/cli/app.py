@@ -171,11 +171,18 @@ def predict(
 
 
 @app.command()
-def show(run_directory: RunFolder, json: Json = False) -> None:
+def show(
+    run_directory: RunFolder,
+    texts: Annotated[
+        bool, typer.Option("--texts", help="Print the texts that crossed instead, decoded from their very bytes.")
+    ] = False,
+    json: Json = False,
+) -> None:
     """Print what a run did: scores, what was spent, what crossed."""
     from privkt.cli.reports import show as go
+    from privkt.cli.reports import show_texts
 
-    go(run_directory, as_json=json)
+    (show_texts if texts else go)(run_directory, as_json=json)
 
 
 @app.command()

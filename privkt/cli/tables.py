@@ -29,7 +29,8 @@ def print_report(report: Mapping[str, Any]) -> None:
     crossed = report["crossed"]
     total = sum(row["bytes"] for row in crossed)
     rows = sum(row["rows"] for row in crossed)
-    out.print(f"what crossed: {rows} rows in {len(crossed)} message(s), {total:,} bytes, all of it in outbound/")
+    messages = "1 message" if len(crossed) == 1 else f"{len(crossed)} messages"
+    out.print(f"what crossed: {rows} rows in {messages}, {total:,} bytes, all of it in outbound/")
 
 
 def _scores(client: Mapping[str, Any]) -> None:

@@ -5,6 +5,8 @@ import shutil
 
 import pytest
 
+from privkt.cli.output import visible
+
 LABELS = {"negative", "positive"}
 
 
@@ -68,10 +70,34 @@ def test_show_prints_scores_spending_and_what_crossed(done, cli):
     ):
         assert fact in said.out
     assert "otherwise up to 16 (the sum)" in said.out
-    assert "what crossed: 32 rows in 4 message(s)" in said.out
+    assert "what crossed: 32 rows in 4 messages," in said.out
     report = cli("show", done.run, "--json").json
     assert report == json.loads((done.run / "private" / "report.json").read_text())
     assert set(report["clients"]["a"]["scores"]) == {"private data alone", "FDKT"}
+
+
+def test_show_prints_the_texts_that_crossed(done, cli):
+    rows = cli("show", done.run, "--texts", "--json").json
+    assert len(rows) == 32
+    assert {row["label"] for row in rows} == {"negative", "positive"}
+    assert {row["client"] for row in rows} == {"a", "b"}
+    said = cli("show", done.run, "--texts")
+    assert said.code == 0
+    lines = [line for line in said.out.split("\n") if line.startswith("  ")]
+    assert lines == [f"  [{row['label']}] {visible(row['text'])}" for row in rows]
+
+
+def test_show_refuses_texts_that_are_not_those_that_crossed(done, cli):
+    file = next((done.run / "outbound" / "a").glob("*.arrow"))
+    kept = file.read_bytes()
+    for data, got in ((kept + b"more", "others"), (b"", "none")):
+        file.write_bytes(data)
+        said = cli("show", done.run, "--texts")
+        file.write_bytes(kept)
+        assert said.code == 2
+        assert (
+            f"outbound/a/{file.name}: must be the bytes that crossed, by the manifest's SHA-256, got {got}" in said.err
+        )
 
 
 def test_report_writes_both_files_again(done, cli):
