@@ -11,11 +11,11 @@ from privkt.privacy import Guarantee, Release
 if TYPE_CHECKING:
     from dp_accounting import DpEvent
 
-I = TypeVar("I")  # noqa: E741  (input)
-O = TypeVar("O")  # noqa: E741  (output)
+Value = TypeVar("Value")
+Output = TypeVar("Output")
 
 
-class Mechanism(ABC, Generic[I, O]):
+class Mechanism(ABC, Generic[Value, Output]):
     """One mechanism with its parameters fixed from public information.
 
     Every subclass passes `privkt.testing.MechanismSuite`.
@@ -34,14 +34,14 @@ class Mechanism(ABC, Generic[I, O]):
         """What one `release` promises; kind `none` when nothing is proven."""
 
     @abstractmethod
-    def sample(self, value: I) -> O:
+    def sample(self, value: Value) -> Output:
         """One draw with secure randomness, no accounting: the caller has charged it."""
 
-    def distribution(self, value: I) -> Mapping[Hashable, float] | None:
+    def distribution(self, value: Value) -> Mapping[Hashable, float] | None:
         """{output: probability} for finite outputs, else None. Tests and certificates enumerate it."""
         return None
 
-    def release(self, value: I, *, data_set_id: str, charge: str | None = None) -> Release[O]:
+    def release(self, value: Value, *, data_set_id: str, charge: str | None = None) -> Release[Output]:
         """`sample` with its guarantee, event and provenance attached."""
         from privkt.privacy import Provenance
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Protocol
 
 
@@ -32,9 +30,3 @@ class NoProgress:
 
     def task(self, title: str, total: float | None, unit: str = "") -> ProgressTask:
         return _Quiet()
-
-
-@contextmanager
-def quiet() -> Iterator[NoProgress]:
-    """A progress that shows nothing, for tests and scripts."""
-    yield NoProgress()
