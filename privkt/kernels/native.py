@@ -6,12 +6,15 @@ import functools
 import importlib
 import os
 import platform
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import torch  # first: torch maps its own OpenMP runtime, which must be there before any other library's
 from torch import Tensor
+
+from privkt.kernels.threads import parallel
 
 _ELEMENTS = {torch.float32: 0, torch.bfloat16: 1, torch.float64: 2}
 
@@ -87,26 +90,44 @@ def _call(kernel: str, device: torch.device, *args: Any) -> None:
         function(*args, torch.cuda.current_stream(device).cuda_stream)
 
 
-def _rows(rows: Tensor, mask: Tensor | None) -> tuple[int, ...]:
+# The least work worth a thread: a few tenths of a millisecond. Coordinates of noise are cut where its tiles of 512 are.
+_ELEMENTS_A_THREAD = 1 << 18
+_NOISE_A_THREAD = 1 << 16
+
+
+def _split(
+    kernel: str, device: torch.device, total: int, grain: int, run: Callable[[int, int], tuple[Any, ...]]
+) -> None:
+    """Calls the kernel with run(start, stop), in pieces on the CPU and whole on a device, which has threads enough."""
+    if device.type == "cpu":
+        parallel(total, lambda start, stop: _call(kernel, device, *run(start, stop)), grain)
+    else:
+        _call(kernel, device, *run(0, total))
+
+
+def _at(x: Tensor | None, index: int = 0) -> int:
+    """The address of x[index], of `index` steps along the first dimension; 0 for no tensor."""
+    return 0 if x is None else x.data_ptr() + index * x.stride(0) * x.element_size()
+
+
+def _sqnorms_into(sqnorms: Tensor, rows: Tensor, mask: Tensor | None, accumulate: bool) -> None:
     batch, width = rows.shape
-    return (
-        rows.data_ptr(),
-        _ELEMENTS[rows.dtype],
-        batch,
-        width,
-        rows.stride(0),
-        0 if mask is None else mask.data_ptr(),
-    )
+
+    def run(start: int, stop: int) -> tuple[Any, ...]:
+        piece = (_at(rows, start), _ELEMENTS[rows.dtype], stop - start, width, rows.stride(0), _at(mask, start))
+        return *piece, _at(sqnorms, start), accumulate
+
+    _split("row_sqnorms", rows.device, batch, _ELEMENTS_A_THREAD // max(width, 1) + 1, run)
 
 
 def row_sqnorms(rows: Tensor, mask: Tensor | None) -> Tensor:
     sqnorms = rows.new_empty(rows.shape[0], dtype=torch.float64)
-    _call("row_sqnorms", rows.device, *_rows(rows, mask), sqnorms.data_ptr(), False)
+    _sqnorms_into(sqnorms, rows, mask, accumulate=False)
     return sqnorms
 
 
 def add_row_sqnorms_(sqnorms: Tensor, rows: Tensor, mask: Tensor | None) -> None:
-    _call("row_sqnorms", rows.device, *_rows(rows, mask), sqnorms.data_ptr(), True)
+    _sqnorms_into(sqnorms, rows, mask, accumulate=True)
 
 
 def clip_factors(
@@ -131,8 +152,15 @@ def clip_factors(
 
 
 def _sum_into(out: Tensor, rows: Tensor, factors: Tensor, mask: Tensor | None, accumulate: bool) -> None:
+    batch, width = rows.shape
     element = _ELEMENTS[out.dtype]
-    _call("clipped_sum", rows.device, *_rows(rows, mask), factors.data_ptr(), out.data_ptr(), element, accumulate)
+
+    def run(start: int, stop: int) -> tuple[Any, ...]:
+        first = rows.data_ptr() + start * rows.element_size()
+        piece = (first, _ELEMENTS[rows.dtype], batch, stop - start, rows.stride(0), _at(mask), _at(factors))
+        return *piece, _at(out, start), element, accumulate
+
+    _split("clipped_sum", rows.device, width, max(_ELEMENTS_A_THREAD // max(batch, 1), 1 << 12), run)
 
 
 def clipped_sum(rows: Tensor, factors: Tensor, mask: Tensor | None) -> Tensor:
@@ -152,10 +180,15 @@ def clip_and_sum_(out: Tensor, rows: Tensor, max_norm: float, mask: Tensor | Non
 
 
 def _noise(out: Tensor, base: Tensor | None, sigma: float, key: Tensor, step: int, offset: int) -> None:
-    base_args = (0, 0) if base is None else (base.data_ptr(), _ELEMENTS[base.dtype])
-    # ops take signed 64-bit integers; the counter is unsigned
-    counter = (step % 2**64, offset % 2**64)
-    _call("noise", out.device, out.data_ptr(), *base_args, out.shape[0], sigma, bytes(key.tolist()), *counter)
+    element = 0 if base is None else _ELEMENTS[base.dtype]
+    words = bytes(key.tolist())
+
+    def run(start: int, stop: int) -> tuple[Any, ...]:
+        # ops take signed 64-bit integers; the counter is unsigned
+        counter = (step % 2**64, (offset + start) % 2**64)
+        return _at(out, start), _at(base, start), element, stop - start, sigma, words, *counter
+
+    _split("noise", out.device, out.shape[0], _NOISE_A_THREAD, run)
 
 
 def gaussian_noise_(out: Tensor, sigma: float, key: Tensor, step: int, offset: int) -> None:
