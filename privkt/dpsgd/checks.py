@@ -36,18 +36,6 @@ def need_data_set(dataset: Any, size: int) -> None:
         )
 
 
-def need_one_process() -> None:
-    """Refuses to run in several processes, each of which would add its own noise."""
-    if (
-        torch.distributed.is_available()
-        and torch.distributed.is_initialized()
-        and torch.distributed.get_world_size() > 1
-    ):
-        raise RefusedTraining(
-            "PrivateTraining: it must run in one process, got several; noise and sampling are not shared between ranks"
-        )
-
-
 def need_optimizer(optimizer: torch.optim.Optimizer, layout: Layout) -> None:
     """Refuses an optimizer that holds other parameters than the model trains: some would never move."""
     if any(float(state.get("step", 1)) != 0 for state in optimizer.state.values()):  # Adagrad begins with a state

@@ -8,6 +8,7 @@ from torch import Tensor
 from privkt import kernels
 from privkt.dpsgd.errors import TrainingError
 from privkt.dpsgd.plan import Plan
+from privkt.dpsgd.ranks import Ranks
 
 
 class NoisyMean:
@@ -18,8 +19,8 @@ class NoisyMean:
     Rows are added in float64; the noise is correctly rounded to float32 (privkt.kernels.noisy_sum).
     """
 
-    def __init__(self, plan: Plan, key: bytes, device: torch.device) -> None:
-        self._plan = plan
+    def __init__(self, plan: Plan, key: bytes, device: torch.device, ranks: Ranks | None = None) -> None:
+        self._plan, self._ranks = plan, ranks or Ranks()
         self._key: bytes | None = key
         self._draws = 0
         self._total = torch.zeros(plan.coordinates, dtype=torch.float64, device=device)
@@ -38,10 +39,14 @@ class NoisyMean:
             raise TrainingError(
                 "NoisyMean: the noise key must still exist, got one erased by finish(); start a new run"
             )
-        noisy = kernels.noisy_sum(self._total, self._plan.noise_deviation, self._key, step=self._draws)
+        self._ranks.add_up(self._total)
+        mean = torch.empty_like(self._total, dtype=torch.float32)
+        if self._ranks.first:  # the others' sums are not whole, and theirs would be a second noise
+            noisy = kernels.noisy_sum(self._total, self._plan.noise_deviation, self._key, step=self._draws)
+            mean = noisy / self._plan.divisor
         self._draws += 1
         self._total.zero_()
-        return noisy / self._plan.divisor
+        return self._ranks.hand_out(mean)
 
     def erase(self) -> None:
         """Forgets the key."""

@@ -86,9 +86,10 @@ class PoissonSampler:
         words = np.frombuffer(stream.digest(8 * self.size), dtype="<u8")
         return np.flatnonzero(words < np.uint64(self.threshold))
 
-    def layer_seed(self, step: int) -> int:
-        """The seed of dropout from `step` on: 64 bits that follow from the key and tell nothing of it."""
-        digest = hashlib.sha256(b"privkt layers\0" + self._key + step.to_bytes(8, "little")).digest()
+    def layer_seed(self, step: int, rank: int = 0) -> int:
+        """The seed of dropout from `step` on in process `rank`: 64 bits of the key that tell nothing of it."""
+        place = step.to_bytes(8, "little") + rank.to_bytes(8, "little")
+        digest = hashlib.sha256(b"privkt layers\0" + self._key + place).digest()
         return int.from_bytes(digest[:8], "little")
 
 

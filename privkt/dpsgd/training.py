@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,15 +15,17 @@ from privkt.contracts.messages import Adapter, Model, SoftPrompt
 from privkt.contracts.progress import NoProgress, Progress
 from privkt.dpsgd import checkpoint as checkpoints
 from privkt.dpsgd import losses as per_sample
-from privkt.dpsgd.checks import Untouched, need_data_set, need_losses, need_one_process, need_optimizer, samples_at_once
+from privkt.dpsgd.account import Account, weights_digest
+from privkt.dpsgd.checks import Untouched, need_data_set, need_losses, need_optimizer, samples_at_once
 from privkt.dpsgd.engine import Engine
-from privkt.dpsgd.errors import RefusedTraining, TrainingError
+from privkt.dpsgd.errors import TrainingError
 from privkt.dpsgd.export import payload
 from privkt.dpsgd.mechanism import NoisyMean
-from privkt.dpsgd.plan import Plan, make_plan, sampler_slack, steps_of
+from privkt.dpsgd.plan import Plan, make_plan, steps_of
+from privkt.dpsgd.ranks import Ranks
 from privkt.dpsgd.sampling import Keys, PoissonSampler, layer_randomness, microbatches
 from privkt.dpsgd.verify import Rehearsal, undisturbed
-from privkt.privacy import Budget, ChargeConflict, Guarantee, Provenance, Release, accounting
+from privkt.privacy import Budget, Provenance, Release, accounting
 
 MECHANISM = "privkt:dp-sgd"
 
@@ -86,7 +87,7 @@ class PrivateTraining:
         progress: Progress | None = None,
         test_keys: Keys | None = None,
     ) -> None:
-        need_one_process()
+        self._ranks = Ranks()
         need_data_set(dataset, size)
         self.model, self.optimizer, self.scheduler = model, optimizer, scheduler
         self._dataset, self._collate_fn = dataset, collate_fn
@@ -104,21 +105,22 @@ class PrivateTraining:
             variation_per_coordinate=kernels.gaussian_tv_per_coordinate(),
             half_precision=self._engine.half_precision,
         )
-        self._budget = budget
-        self._charge_id: str | None = None
         self._identity = checkpoints.Identity(run_id, purpose, self._plan.digest(), fingerprint)
-        self._data_set_id, self._data_changed = data_set_id, data_changed
-        self._guarantee = self._promise(test_keys)
+        self._ranks.need_same(self._plan.digest(), "the plan")
+        self._ranks.need_same(weights_digest(self._engine.layout.named()), "the trainable parameters")
+        self._data_set_id = data_set_id
+        self._account = Account(
+            budget, self._plan, self._identity, data_changed=data_changed, public_keys=test_keys is not None
+        )
         keys = test_keys or Keys.fresh()
-        self._sampler = PoissonSampler(size, batch_size, keys.sampler)
-        self._mean = NoisyMean(self._plan, keys.noise, self._engine.layout.device)
+        self._sampler = PoissonSampler(size, batch_size, self._ranks.share(keys.sampler))
+        self._mean = NoisyMean(self._plan, keys.noise, self._engine.layout.device, self._ranks)
         self._folder, self._every = checkpoint, checkpoint_every or max(1, self._plan.steps // 20)
         self._model_name = model_name
         self._rehearse_records = max(1, min(3, size, row_memory // (8 * self._engine.width) - 1)) if verify else 0
         self._progress = progress or NoProgress()
         self._current: _Current | None = None
-        self._broken = False
-        self._moved = False
+        self._broken = self._charged = self._moved = False
         self._release: Release[Any] | None = None
         self._done = 0
         self._restore()
@@ -153,10 +155,10 @@ class PrivateTraining:
             if self._rehearse_records:
                 yield from self._rehearse()
                 self._rehearse_records = 0
-            with layer_randomness(self._sampler.layer_seed(self._done)):
+            with layer_randomness(self._sampler.layer_seed(self._done, self._ranks.rank)):
                 while self._done < self._plan.steps:
                     self._mean.begin()
-                    pieces = list(microbatches(self._sampler.draw(self._done), self._plan.microbatch_size))
+                    pieces = self._pieces()
                     for number, (indices, mask) in enumerate(pieces, 1):
                         self._engine.open(len(mask))
                         self._current = _Current(self._mask(mask), last=number == len(pieces))
@@ -166,6 +168,11 @@ class PrivateTraining:
         finally:
             self._current = None
             self._engine.close()
+
+    def _pieces(self) -> list[tuple[list[int], list[bool]]]:
+        """This process's microbatches of the step's draw: at least one, which may hold nothing but fillers."""
+        drawn, size = self._sampler.draw(self._done), self._plan.microbatch_size
+        return self._ranks.mine(list(microbatches(drawn, size))) or list(microbatches(drawn[:0], size))
 
     def _rehearse(self) -> Iterator[Any]:
         rehearsal = Rehearsal(self._engine, self._plan.max_grad_norm, self._rehearse_records)
@@ -217,15 +224,9 @@ class PrivateTraining:
                 )
             self._charge()
             self._untouched.check()
-            self._claim()
-            message: Adapter | SoftPrompt | Model = payload(
-                self.model, guarantee=self._guarantee, plan=self._plan, model_name=self._model_name, folder=folder
-            )
-            event = self._plan.event() if self._guarantee.is_private else accounting.none_event()
-            provenance = Provenance(MECHANISM, __version__, self._data_set_id, self._plan.to_json())
-            if self._budget.ledger is not None and self._charge_id is not None:
-                self._budget.ledger.taken(self._charge_id, self._done)
-            self._release = Release(message, self._guarantee, event, provenance, self._charge_id)
+            digest = weights_digest(self._engine.layout.named())
+            self._ranks.need_same(digest, "the trained weights")
+            self._release = self._ranks.first_alone(lambda: self._made(digest, folder), "making the release")
             self._mean.erase()
             self._engine.forget()
         return self._release
@@ -245,66 +246,22 @@ class PrivateTraining:
 
     # -- inside -----------------------------------------------------------------------------------------------------
 
-    def _promise(self, test_keys: Keys | None) -> Guarantee:
-        reason = ""
-        if test_keys is not None:
-            reason = "trained with keys that were given, so that it can be repeated"
-        elif not kernels.is_private():
-            reason = "trained with PRIVKT_KERNELS=reference"
-        if not reason:
-            return self._plan.guarantee()
-        if self._budget.ledger is not None:
-            raise RefusedTraining(
-                f"PrivateTraining: a budget with a ledger must be spent on a private run, got one {reason}; leave out "
-                "test_keys and PRIVKT_KERNELS, or the ledger"
-            )
-        return Guarantee.none(reason, unit=self._budget.unit, neighbouring=self._budget.neighbouring)
-
     def _charge(self) -> None:
-        """Charges the whole plan, once, before anything is computed that can end in the release.
+        if not self._charged:  # a flag of its own: without a ledger there is no id, and every process asks just once
+            unfinished = self._start < self._plan.steps
+            self._account.charge_id = self._ranks.first_alone(lambda: self._account.charge(unfinished), "the charge")
+            self._charged = True
 
-        A run that died before its release was made goes on under the charge it has; one that made its release can only
-        make the same one again, from its last checkpoint.
-        """
-        ledger = self._budget.ledger
-        if ledger is None or self._charge_id is not None:
-            return
-        # What the sampler really takes: ten times the reserved share would fill all that a zcdp or rdp ledger keeps.
-        distance = kernels.gaussian_tv_per_coordinate() * self._plan.coordinates * self._plan.steps
-        charge = ledger.charge(
-            self._plan.event(),
-            self._guarantee,
-            run_id=self._identity.run_id,
-            purpose=self._identity.purpose,
-            fingerprint=self._identity.fingerprint,
-            declared=self._plan.to_json(),
-            data_changed=self._data_changed,
-            resume=True,
-            slack_delta=min(self._plan.slack_delta, sampler_slack(distance, self._plan.epsilon)),
+    def _made(self, digest: str, folder: Path | None) -> Release[Any]:
+        self._account.claim(digest)
+        guarantee = self._account.guarantee
+        message: Adapter | SoftPrompt | Model = payload(
+            self.model, guarantee=guarantee, plan=self._plan, model_name=self._model_name, folder=folder
         )
-        if ledger.status(charge.id).taken is not None and self._start < self._plan.steps:
-            raise RefusedTraining(
-                "PrivateTraining: one charge pays for one release, and this run has made its own; use the stored "
-                "release, or start another run, which is a new spend"
-            )
-        self._charge_id = charge.id
-
-    def _claim(self) -> None:
-        """Makes these weights the charge's only ones: two copies of a run, resumed side by side, end in one release."""
-        ledger = self._budget.ledger
-        if ledger is None or self._charge_id is None:
-            return
-        digest = hashlib.sha256()
-        for name, parameter in self._engine.layout.named():
-            digest.update(name.encode() + b"\0")
-            digest.update(parameter.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-        try:
-            ledger.stored(self._charge_id, digest.hexdigest(), name="weights")
-        except ChargeConflict:
-            raise RefusedTraining(
-                "PrivateTraining.finish: one charge pays for one release, and another copy of this run has made it; "
-                "use that one, or start another run, which is a new spend"
-            ) from None
+        event = self._plan.event() if guarantee.is_private else accounting.none_event()
+        provenance = Provenance(MECHANISM, __version__, self._data_set_id, self._plan.to_json())
+        self._account.taken(self._done)
+        return Release(message, guarantee, event, provenance, self._account.charge_id)
 
     def _update(self) -> None:
         self._broken = True  # until everything below has happened
@@ -330,19 +287,22 @@ class PrivateTraining:
         if self.scheduler is not None:
             self.scheduler.step()
         self._done += 1
-        if self._folder is not None and (self._done % self._every == 0 or self._done == self._plan.steps):
+        if self._done % self._every == 0 or self._done == self._plan.steps:
             self._save()
         self._broken = False
 
     def _save(self) -> None:
-        assert self._folder is not None
+        if self._folder is None or not self._ranks.first:
+            return
         weights = {name: parameter.detach().cpu() for name, parameter in self._engine.layout.named()}
         scheduler = None if self.scheduler is None else self.scheduler.state_dict()
         state = checkpoints.State(self._done, weights, self.optimizer.state_dict(), scheduler)
         checkpoints.save(self._folder, self._identity, state)
 
     def _restore(self) -> None:
-        state = None if self._folder is None else checkpoints.load(self._folder, self._identity)
+        state = self._ranks.first_alone(
+            lambda: None if self._folder is None else checkpoints.load(self._folder, self._identity), "resuming"
+        )
         if state is None:
             return
         with torch.no_grad():
@@ -355,7 +315,7 @@ class PrivateTraining:
 
     def discard_checkpoint(self) -> None:
         """Removes the checkpoint, once the release is stored."""
-        if self._folder is not None:
+        if self._folder is not None and self._ranks.first:
             checkpoints.erase(self._folder)
 
     def _collate(self, indices: Sequence[int]) -> Any:

@@ -1,0 +1,62 @@
+"""One of several processes of a tiny training; run by test_ranks.py through torchrun.
+
+python -m torch.distributed.run --nproc_per_node 2 ranks_worker.py MODE FOLDER
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+MODE, FOLDER = sys.argv[1], Path(sys.argv[2])
+
+
+def helpers() -> Any:
+    spec = importlib.util.spec_from_file_location("dpsgd_helpers", Path(__file__).with_name("conftest.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["dpsgd_helpers"] = module
+    spec.loader.exec_module(module)
+    return module.Helpers
+
+
+def main() -> None:
+    from privkt.dpsgd import TrainingError
+    from privkt.privacy import Budget, Ledger
+
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo")
+    rank, dp = dist.get_rank(), helpers()
+    model = dp.make("llama-lora")
+    changes: dict[str, Any] = {"model": model}
+    if MODE == "keys":
+        changes["test_keys"] = dp.keys(3 if rank == 0 else 4)  # the second's keys must not count
+    else:
+        ledger = Ledger.open_or_create("tiny", cap_epsilon=8.0, cap_delta=1e-3, size=60, state=FOLDER / "state")
+        changes["budget"] = Budget(9.0 if MODE == "too-much" else 8.0, 1e-3, ledger=ledger)
+        changes["checkpoint"] = FOLDER / "checkpoint"
+    if MODE == "different" and rank == 1:
+        with torch.no_grad():
+            next(p for p in model.parameters() if p.requires_grad).add_(1)
+    found: dict[str, Any] = {}
+    try:
+        training = dp.training(**changes)
+        dp.run(training)
+        release = training.finish()
+        found = {"epsilon": training.plan.epsilon, "charge": release.charge, "kind": str(release.guarantee.kind)}
+        torch.save(dp.weights(model), FOLDER / f"weights-{rank}.pt")
+    except (TrainingError, ValueError) as error:
+        found = {"error": type(error).__name__, "message": str(error)}
+    (FOLDER / f"found-{rank}.json").write_text(json.dumps(found))
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main()
