@@ -14,9 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from privkt.dpsgd.adapters import prompt_of_each
 from privkt.dpsgd.errors import RefusedTraining
 from privkt.dpsgd.layout import Layout, PromptSite, Site, lay_out
-from privkt.dpsgd.rules import LayerMisuse, working
+from privkt.dpsgd.rules import LayerMisuse, RepeatedRule, parameter_of, working
 
 _HALF = (torch.bfloat16, torch.float16)
 
@@ -97,7 +98,7 @@ class Engine:
         """A layer unfrozen later would get an ordinary gradient; one frozen later could lose a part unnoticed."""
         for site in self.layout.sites:
             for name, slot in site.slots.items():
-                if site.module._parameters.get(name) is not slot.parameter:
+                if parameter_of(site.module, name) is not slot.parameter:
                     raise RefusedTraining(
                         f"PrivateTraining: parameter {name!r} of layer {site.name!r} must be the one it was made with, "
                         "got another; move the model and add adapters before PrivateTraining and the optimizer"
@@ -146,7 +147,7 @@ class Engine:
         if escaped:
             raise RefusedTraining(
                 f"PrivateTraining: parameter {escaped[0]!r} must be used only by its own layer's forward, got a use "
-                "elsewhere (DoRA, functional attention, code that reads the weight); freeze it, or use plain LoRA"
+                "elsewhere (functional attention, code that reads the weight); freeze it, or use plain LoRA"
             )
         return self._buffer.masked_fill_(~mask.unsqueeze(1), 0)
 
@@ -164,15 +165,18 @@ class Engine:
 
     def _forward(self, site: Site) -> Callable[..., Tensor]:
         module, rule, samples, rows = site.module, site.rule, self._samples, self._views(site.slots)
+        repeated = isinstance(rule, RepeatedRule)
 
         def add(kept: tuple[Tensor, ...], grad: Tensor) -> None:
             rule.add_rows(module, kept, grad, rows)
 
         def forward(*args: Any, **kwargs: Any) -> Tensor:
             weights = {
-                name: None if (own := module._parameters.get(name)) is None else own.detach()
+                name: None if (own := parameter_of(module, name)) is None else own.detach()
                 for name in rule.parameters(module)
             }
+            if repeated:
+                weights = {name: self._repeat(site, name, weight, rows) for name, weight in weights.items()}
             try:
                 output, kept = rule.forward(module, weights, samples, *args, **kwargs)
             except LayerMisuse as misuse:
@@ -182,15 +186,29 @@ class Engine:
             if not torch.is_grad_enabled():
                 return output
             self._note_precision(output)
-            return _Tap.apply(output, self._anchor, add, *kept)
+            return output if repeated else _Tap.apply(output, self._anchor, add, *kept)
 
         return forward
 
-    def _get_prompt(self, prompt: PromptSite) -> Callable[..., Tensor]:
-        slot, samples = prompt.slot, self._samples
-        rows = self._views({"weight": slot})["weight"]
+    def _repeat(self, site: Site, name: str, weight: Tensor | None, rows: Mapping[str, Tensor]) -> Tensor | None:
+        """`weight` once for each sample; its gradient becomes the rows of `name`."""
+        if weight is None:
+            return None
+        expanded = weight.expand(self._samples, *weight.shape)
+        if name not in rows or not torch.is_grad_enabled():
+            return expanded
 
         def add(kept: tuple[Tensor, ...], grad: Tensor) -> None:
+            site.rule.add_rows(site.module, kept, grad, {name: rows[name]})
+
+        return _Tap.apply(expanded, self._anchor, add)
+
+    def _get_prompt(self, prompt: PromptSite) -> Callable[..., Tensor]:
+        slot, samples = prompt.slot, self._samples
+        rows = None if slot is None else self._views({"weight": slot})["weight"]
+
+        def add(kept: tuple[Tensor, ...], grad: Tensor) -> None:
+            assert rows is not None
             rows.add_(working(grad).reshape(rows.shape))
 
         def get_prompt(batch_size: int, *args: Any, **kwargs: Any) -> Tensor:
@@ -199,6 +217,8 @@ class Engine:
                     f"PrivateTraining: {prompt.name} must be asked for the {samples} samples of the microbatch, got "
                     f"{batch_size}; do not expand or split batches inside the model"
                 )
+            if slot is None:
+                return prompt_of_each(prompt.owner, samples)
             expanded = slot.parameter.detach().expand(samples, *slot.parameter.shape)
             if not torch.is_grad_enabled():
                 return expanded

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from privkt.dpsgd import layers as _built_in_rules  # noqa: F401  (registers them)
+from privkt.dpsgd import adapters as _adapter_rules  # noqa: F401  (registers them)
+from privkt.dpsgd import layers as _built_in_rules  # noqa: F401
 from privkt.dpsgd.errors import RefusedTraining, UnknownLayer
-from privkt.dpsgd.rules import Rule, rule_for
+from privkt.dpsgd.peft_types import adapter_kind, need_known_adapters
+from privkt.dpsgd.rules import Rule, parameter_of, rule_for
 
 _BATCH_COUPLED = (nn.modules.batchnorm._BatchNorm,)
 
@@ -38,25 +41,29 @@ class Site:
 
 @dataclass(frozen=True)
 class PromptSite:
-    """A PEFT soft prompt: `owner.get_prompt` repeats it for every sample."""
+    """A PEFT soft prompt: `owner.get_prompt` repeats it for every sample.
+
+    Without a slot the prompt comes from an encoder, which then runs on every sample, so that its layers' rules see the
+    whole batch.
+    """
 
     name: str
     owner: nn.Module
-    slot: Slot
+    slot: Slot | None
 
 
 @dataclass(frozen=True)
 class Layout:
     """All trainable parameters in one row of `width` float32 values.
 
-    `still`: rows of parameters that no layer ever trains (an embedding's padding).
+    `still`: rows of parameters (an index into them) that no layer ever trains: an embedding's padding.
     """
 
     slots: tuple[Slot, ...]
     sites: tuple[Site, ...]
     prompts: tuple[PromptSite, ...] = ()
     width: int = field(default=0)
-    still: tuple[tuple[Slot, int], ...] = ()
+    still: tuple[tuple[Slot, Any], ...] = ()
 
     @property
     def device(self) -> torch.device:
@@ -88,6 +95,7 @@ def lay_out(model: nn.Module) -> Layout:
             f"PrivateTraining: layers must treat each sample alone, got batch statistics in {_listed(coupled)}; "
             "replace them by LayerNorm or GroupNorm"
         )
+    need_known_adapters(model)
     slots = _slots(model)
     if not slots:
         raise RefusedTraining(
@@ -100,11 +108,11 @@ def lay_out(model: nn.Module) -> Layout:
             f"PrivateTraining: trainable parameters must lie on one device, got {len(devices)}; move the model whole"
         )
     prompts = tuple(_prompts(model, slots))
-    sites = tuple(_sites(model, slots, {site.slot.name for site in prompts}))
+    sites = tuple(_sites(model, slots, {site.slot.name for site in prompts if site.slot is not None}))
     return Layout(tuple(slots.values()), sites, prompts, max(slot.stop for slot in slots.values()), _still(sites))
 
 
-def _still(sites: tuple[Site, ...]) -> tuple[tuple[Slot, int], ...]:
+def _still(sites: tuple[Site, ...]) -> tuple[tuple[Slot, Any], ...]:
     uses = Counter(slot.name for site in sites for slot in site.slots.values())
     return tuple(
         (site.slots[name], row)
@@ -128,30 +136,35 @@ def _prompts(model: nn.Module, slots: dict[int, Slot]) -> Iterator[PromptSite]:
     config = getattr(model, "active_peft_config", None) if hasattr(model, "peft_config") else None
     if config is None or not config.is_prompt_learning:
         return
-    kind = str(getattr(config.peft_type, "value", config.peft_type))
+    kind = adapter_kind(config)
     if kind == "PREFIX_TUNING":  # its encoder runs on every sample, so ordinary rules see the whole batch
         return
-    if kind != "PROMPT_TUNING":
-        raise UnknownLayer(
-            f"PrivateTraining: of PEFT's soft prompts PROMPT_TUNING and PREFIX_TUNING have per-sample rules, "
-            f"got {kind}; its encoder runs once for the whole batch; choose one of those or LoRA"
-        )
     adapter = str(model.active_adapter)
     weight = model.prompt_encoder[adapter].embedding.weight  # type: ignore[index, union-attr]
-    if id(weight) in slots:
+    if kind == "P_TUNING":
+        yield PromptSite(f"prompt_encoder.{adapter}", model, None)
+    elif id(weight) in slots:
         yield PromptSite(f"prompt_encoder.{adapter}", model, slots[id(weight)])
 
 
 def _sites(model: nn.Module, slots: dict[int, Slot], claimed: set[str]) -> Iterator[Site]:
     unknown: list[str] = []
-    seen: set[int] = set()
-    for name, module in model.named_modules():
-        own = {key: slots[id(p)] for key, p in module._parameters.items() if p is not None and id(p) in slots}
-        own = {key: slot for key, slot in own.items() if slot.name not in claimed}
-        if not own or id(module) in seen:
-            continue
-        seen.add(id(module))
+    taken: set[tuple[int, str]] = set()  # parameters of children that their parent's rule answers for
+    for name, module in model.named_modules():  # parents first, each module once
         rule = rule_for(module)
+        own = {
+            key: slots[id(p)]
+            for key, p in module._parameters.items()
+            if p is not None and id(p) in slots and (id(module), key) not in taken
+        }
+        for path in () if rule is None else rule.parameters(module):
+            child, _, key = path.rpartition(".")
+            if child and (p := parameter_of(module, path)) is not None and id(p) in slots:
+                own[path] = slots[id(p)]
+                taken.add((id(module.get_submodule(child)), key))
+        own = {key: slot for key, slot in own.items() if slot.name not in claimed}
+        if not own:
+            continue
         if rule is None or not set(own) <= set(rule.parameters(module)):
             unknown.append(f"{name or 'the model itself'} ({type(module).__name__}: {', '.join(sorted(own))})")
         elif "forward" in module.__dict__:

@@ -41,7 +41,7 @@ class Rule(ABC):
 
     @abstractmethod
     def parameters(self, module: nn.Module) -> tuple[str, ...]:
-        """Names of the parameters that the rule covers."""
+        """Names of the parameters that the rule covers; `child.name` for one that a child holds and `module` reads."""
 
     @abstractmethod
     def forward(
@@ -56,9 +56,30 @@ class Rule(ABC):
         Shapes: grad: that of the output.
         """
 
-    def untrained(self, module: nn.Module) -> Mapping[str, int]:
+    def untrained(self, module: nn.Module) -> Mapping[str, Any]:
         """Rows of a parameter that ordinary training never moves, by the parameter's name; noise must not either."""
         return {}
+
+
+class RepeatedRule(Rule):
+    """For small parameters: `weights[name]` is [B, *shape], the parameter once for each sample.
+
+    Autograd then gives its gradient sample by sample, which is the row, so there is no `add_rows` to write. `forward`
+    returns what the module returns, and nothing kept.
+    """
+
+    def add_rows(self, module: nn.Module, kept: tuple[Tensor, ...], grad: Tensor, rows: Mapping[str, Tensor]) -> None:
+        for row in rows.values():  # the engine asks once for each parameter, with the gradient of its repetition
+            row.add_(working(grad).reshape(row.shape))
+
+
+def parameter_of(module: nn.Module, name: str) -> nn.Parameter | None:
+    """The parameter `name` or `child.name` of `module`, if it has one."""
+    *children, last = name.split(".")
+    found: nn.Module | None = module
+    for child in children:
+        found = None if found is None else found._modules.get(child)
+    return None if found is None else found._parameters.get(last)
 
 
 _RULES: list[Rule] = []
@@ -81,9 +102,9 @@ def need_samples(x: Tensor, samples: int) -> None:
         raise LayerMisuse(f"its input must have the {samples} samples of the microbatch first, got {came}")
 
 
-def weight_of(weights: Mapping[str, Tensor | None]) -> Tensor:
-    """The detached `weight`, which such a layer always has."""
-    weight = weights["weight"]
+def weight_of(weights: Mapping[str, Tensor | None], name: str = "weight") -> Tensor:
+    """The detached `name`, which such a layer always has."""
+    weight = weights[name]
     assert weight is not None
     return weight
 

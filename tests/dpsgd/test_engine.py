@@ -4,7 +4,6 @@ import copy
 
 import pytest
 import torch
-from peft import LoraConfig, PromptEncoderConfig, get_peft_model
 from torch import nn
 
 from privkt.dpsgd import RefusedTraining, UnknownLayer
@@ -168,14 +167,6 @@ def test_a_model_without_trainable_parameters_is_refused(dp):
         Engine(model)
 
 
-@pytest.mark.parametrize("changes", [{"use_dora": True}])
-def test_a_weight_used_outside_its_layer_is_refused_by_name(dp, changes):
-    base = dp.make("llama")
-    model = get_peft_model(base, LoraConfig(r=2, target_modules=["q_proj"], task_type="CAUSAL_LM", **changes))
-    with pytest.raises(RefusedTraining, match="lora_"):
-        dp.engine_rows(model, dp.records(3))
-
-
 def test_functional_use_of_a_weight_is_refused_by_name():
     class Escaping(nn.Module):
         def __init__(self):
@@ -206,12 +197,6 @@ def test_an_input_without_a_sample_dimension_is_refused_by_name():
         pytest.raises(RefusedTraining, match=r"layer 'inner' \(Linear\).*3 samples.*got 6"),
     ):
         model(torch.randn(3, 2, 4))
-
-
-def test_a_prompt_encoder_that_runs_once_is_refused(dp):
-    config = PromptEncoderConfig(task_type="CAUSAL_LM", num_virtual_tokens=3, encoder_hidden_size=8)
-    with pytest.raises(UnknownLayer, match="P_TUNING"):
-        Engine(get_peft_model(dp.make("llama"), config))
 
 
 def test_a_layer_that_is_unfrozen_or_frozen_later_is_refused():
