@@ -64,6 +64,9 @@ void bind_cpu(py::module_ &m) {
     py::gil_scoped_release unlocked;
     kernels.noise(at<float>(out), at<void>(base), Element(base_element), count, sigma, words, step, offset);
   });
+  m.def("quick_normals_cpu", [](uintptr_t radius, uintptr_t angle, int64_t count, uintptr_t first, uintptr_t second) {
+    cpu_kernels().quick_normals(at<uint64_t>(radius), at<uint64_t>(angle), count, at<double>(first), at<double>(second));
+  });
 }
 
 #if defined(PRIVKT_HAS_CUDA)
@@ -116,7 +119,8 @@ PYBIND11_MODULE(_native, m) {
     const dd two = exact_normal({radius, angle}, {radius_low, angle_low}, 1);
     return py::make_tuple(one.hi, one.lo, two.hi, two.lo);
   });
-  m.attr("FAST_ERROR") = kFastError;
+  m.attr("FAST_ERROR") = py::make_tuple(kFastError, kFastFloor);
+  m.attr("QUICK_ERROR") = py::make_tuple(kQuickError, kQuickFloor);
   m.attr("GAUSSIAN_TV") = kUndecided;
   m.def("cpu_isa", [] { return std::string(cpu_kernels().isa); });
   m.attr("BUILD") = py::dict(py::arg("version") = PRIVKT_VERSION, py::arg("compiler") = PRIVKT_COMPILER,

@@ -12,8 +12,9 @@
   void clip_factors(const double *, const uint8_t *, int64_t, double, double, double, float *, uint8_t *);                    \
   void clipped_sum(const Rows &, const float *, void *, Element, bool);                                                       \
   void noise(float *, const void *, Element, int64_t, double, const NoiseKey &, uint64_t, uint64_t);                          \
+  void quick_normals(const uint64_t *, const uint64_t *, int64_t, double *, double *);                                        \
   }
-#define PRIVKT_TABLE(isa) CpuKernels{#isa, isa::row_sqnorms, isa::clip_factors, isa::clipped_sum, isa::noise}
+#define PRIVKT_TABLE(isa) CpuKernels{#isa, isa::row_sqnorms, isa::clip_factors, isa::clipped_sum, isa::noise, isa::quick_normals}
 
 PRIVKT_DECLARE(scalar)
 #if defined(PRIVKT_HAS_X86)

@@ -25,16 +25,13 @@ __global__ void noise_kernel(float *out, const void *base, Element base_element,
     for (int p = 0; p < 4; ++p) {
       const Uniforms uniforms = uniforms_of(words, p);
       const FastPair pair = fast_normals(uniforms.radius, uniforms.angle);
-      const double limit = pair.in_range ? sigma * kFastError : HUGE_VAL;
       for (int which = 0; which < 2; ++which) {
         const int64_t i = b * kNormalsPerBlock + 2 * p + which - skip;
         if (i < 0 || i >= count) continue;
         const double start = base_at(base, base_element, i);
-        const double t = start + sigma * (which == 0 ? pair.first : pair.second);
-        const double error = limit + fabs(t) * kSumError;
-        const float low = float(t - error), high = float(t + error);
-        if (low == high) {
-          out[i] = high;
+        float value;
+        if (fast_noise(pair, which, start, sigma, &value)) {
+          out[i] = value;
         } else if (fabs(start) <= 0x1.fffffffffffffp1023) {
           out[i] = exact_noise(key.word, step, offset + uint64_t(i), start, sigma);
         } else {

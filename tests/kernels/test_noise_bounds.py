@@ -1,14 +1,18 @@
 """The errors that the noise's bound assumes, measured against 60-digit arithmetic where they are largest."""
 
+import math
 import random
 
 import mpmath
+import numpy as np
 import pytest
 
 from privkt.kernels import native
 
 TOP = 2**64
-EDGES = [2**48, 2**48 + 1, TOP - 2**48 - 1, 0xB504F33400000000, 0xB504F33400000000 - 1, 2**63, 2**63 - 1, 2**62]
+EDGES = [2**44, 2**44 + 1, TOP - 2**44 - 1, 0xB504F33400000000, 0xB504F33400000000 - 1, 2**63, 2**63 - 1, 2**62]
+SIXTEENTHS = [edge + side for i in range(1, 17) for edge in (2**63 + i * 2**59,) for side in (-(2**50) - 1, -1, 0)]
+QUICK_EDGES = [2**44, 2**44 + 1, TOP - 2**50 - 1, *(edge for edge in SIXTEENTHS if edge < TOP - 2**50)]
 EXTREMES = [0, 1, 2, 2**20, TOP - 2**20, TOP - 2, TOP - 1]
 ANGLES = [quarter * 2**62 + turn for quarter in range(4) for turn in (0, 1, 2**61 - 1, 2**61, 2**61 + 1, 2**62 - 1)]
 
@@ -31,20 +35,43 @@ def uniforms(count: int, edges: list[int]) -> list[tuple[int, int, int, int]]:
     return cases + [(TOP - 1 - (word() >> source.randrange(60)), word(), word(), word()) for _ in range(count)]
 
 
+def furthest(radius: int, angle: int, first: float, second: float, limit: tuple[float, float]) -> mpmath.mpf:
+    """The larger error of the two normals over what their bits below 64 may be, in units of the stated limit."""
+    relative, floor = limit
+    with mpmath.workdps(60):
+        return max(
+            abs(z - got) / (relative * abs(mpmath.mpf(got)) + floor)
+            for low in (0, TOP - 1)
+            for z, got in zip(exact(radius << 64 | low, angle << 64 | low), (first, second), strict=True)
+        )
+
+
 def test_the_fast_path_is_within_its_error_for_every_lower_half_of_the_uniforms() -> None:
-    limit = native.module().FAST_ERROR
     held = 0
     for radius, angle, *_ in uniforms(1500, EDGES):
         first, second, in_range = native.module().fast_normals(radius, angle)
-        assert in_range == (2**48 <= radius < TOP - 2**48)
-        if not in_range:
-            continue
-        held += 1
-        for low in (0, TOP - 1):
-            z = exact(radius << 64 | low, angle << 64 | low)
-            with mpmath.workdps(60):
-                assert abs(z[0] - first) <= limit
-                assert abs(z[1] - second) <= limit
+        assert in_range == (2**44 <= radius < TOP - 2**44)
+        if in_range:
+            held += 1
+            assert furthest(radius, angle, first, second, native.module().FAST_ERROR) <= 1
+    assert held > 2000
+
+
+def test_the_quick_path_is_within_its_error_for_every_lower_half_of_the_uniforms() -> None:
+    """And it knows where it is: NaN marks what it leaves to the fast path."""
+    radii, angles = np.array([case[:2] for case in uniforms(1500, QUICK_EDGES)], np.uint64).T.copy()
+    normals = np.empty((2, len(radii)))
+    given, found = ([x.ctypes.data for x in arrays] for arrays in ((radii, angles), normals))
+    native.module().quick_normals_cpu(*given, len(radii), *found)
+    held = 0
+    for radius, angle, first, second in zip(radii.tolist(), angles.tolist(), *normals.tolist(), strict=True):
+        inside, outside = 2**44 <= radius <= TOP - 2**50, radius < 2**44 - 1 or radius > TOP - 2**50 + 2**11
+        assert math.isnan(first) == math.isnan(second)
+        assert not (inside and math.isnan(first))
+        assert not (outside and not math.isnan(first))
+        if inside:
+            held += 1
+            assert furthest(radius, angle, first, second, native.module().QUICK_ERROR) <= 1
     assert held > 2000
 
 

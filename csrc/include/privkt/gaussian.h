@@ -4,8 +4,9 @@
 // floating point has holes and heaps that tell sums apart (I. Mironov, CCS 2012), and no bound on its total variation
 // from the real normal better than about 2^-27 can be proven from double arithmetic alone. So, as in correctly rounded
 // elementary functions (Ziv 1991), a fast value with a proven error is used only where every real number within that
-// error rounds to the same float32; elsewhere (about 1 in 10^4) the uniforms are read to 128 bits instead of 64 and
-// everything is computed in double-double. What comes out is the rounding of an exact Gaussian mechanism, hence
+// error rounds to the same float32; elsewhere (about 3 in 10^6) the uniforms are read to 128 bits instead of 64 and
+// everything is computed in double-double. On the CPU a quick path of less precision comes before the fast one, which is
+// then asked for 3 in 10^4. What comes out is the rounding of an exact Gaussian mechanism, hence
 // post-processing of it, except with the probability bounded at kUndecided.
 //
 // Since the right rounding is unique, every processor, instruction set and compiler gives the same bits.
@@ -20,10 +21,17 @@ namespace privkt {
 // continue both to 128 bits. Coordinate i is the i%2-th normal of pair (i/2)%4 in block i/8.
 constexpr int kNormalsPerBlock = 8;
 
-// Error of the fast path, where 2^48 <= k < 2^64 - 2^48, so r < 4.72. L = -ln u is correct to 8 roundings (no
-// cancellation: e ln 2 <= 2 L), so r to 2^-50.7; cos and sin to 2^-50.7 absolutely; each costs z at most 2^-48.4, the
-// unknown lower bits of u 2^-51.3, of v less. Together below 2^-47.2.
-constexpr double kFastError = 0x1p-46;
+// Error of the fast path, where 2^44 <= k < 2^64 - 2^44, so r < 5.27: at most kFastError |z| + kFastFloor. L = -ln u is
+// correct to 2^-49 (8 roundings; no cancellation: e ln 2 <= 2 L) and to the unknown lower bits of u, which next to
+// 1 - 2^-20 are 2^-45 of it and less elsewhere: r to 2^-45.8. cos and sin are correct to 2^-49 of themselves, but for
+// the unknown lower bits of v, which move z by less than r 2^-61.
+constexpr double kFastError = 0x1p-45;
+constexpr double kFastFloor = 0x1p-58;
+
+// Error of the CPU's vectorised path, in the same form (csrc/cpu/quick_normals.h).
+constexpr double kQuickError = 0x1p-36;
+constexpr double kQuickFloor = 0x1p-49;
+
 constexpr double kSumError = 0x1p-51;  // of base + sigma z, relative: two roundings, and the bounds' own
 
 // Exact path: error of z below E = 2^-95 (r < 13.5): with v = 2^-106, a logarithm off by 15 v + 7 v L moves r by at most 89 v,
@@ -102,7 +110,16 @@ PRIVKT_FN FastPair fast_normals(uint64_t k, uint64_t j) {
   const bool odd = (quadrant & 1) != 0;
   const double one = odd ? sine : cosine, two = odd ? cosine : sine;
   const double first = (quadrant == 1 || quadrant == 2) ? -one : one, second = quadrant >= 2 ? -two : two;
-  return {r * first, r * second, n >= (uint64_t(1) << 48)};
+  return {r * first, r * second, n >= (uint64_t(1) << 44)};
+}
+
+// float32(base + sigma z) where the fast path can tell it.
+PRIVKT_FN bool fast_noise(FastPair pair, int which, double base, double sigma, float *value) {
+  const double scaled = sigma * (which == 0 ? pair.first : pair.second), t = base + scaled;
+  const double error = fabs(scaled) * kFastError + (fabs(t) * kSumError + sigma * kFastFloor);
+  const float low = float(t - error), high = float(t + error);
+  *value = high;
+  return pair.in_range && low == high;
 }
 
 // The same from 128-bit uniforms in double-double; `which` is 0 for the cosine, 1 for the sine.

@@ -33,6 +33,8 @@ struct CpuKernels {
   // out[i] = float32(base[i] + sigma z(step, offset + i)); base null, float32 or float64, and may be out itself.
   void (*noise)(float *out, const void *base, Element base_element, int64_t count, double sigma, const NoiseKey &key,
                 uint64_t step, uint64_t offset);
+  // The noise's quick path for chosen uniforms, so that tests can measure the error that its bound assumes.
+  void (*quick_normals)(const uint64_t *radius, const uint64_t *angle, int64_t count, double *first, double *second);
 };
 
 const CpuKernels &cpu_kernels();      // for this processor, or the one that PRIVKT_CPU_ISA names; throws std::runtime_error
