@@ -51,11 +51,11 @@ void bind_cpu(py::module_ &m) {
                                at<uint8_t>(finite));
   });
   m.def("clipped_sum_cpu", [](uintptr_t data, int element, int64_t batch, int64_t width, int64_t stride, uintptr_t mask,
-                              uintptr_t factors, uintptr_t out, int out_element, bool accumulate) {
+                              uintptr_t factors, uintptr_t out, int out_element, bool accumulate, double scale) {
     const CpuKernels &kernels = cpu_kernels();
     py::gil_scoped_release unlocked;
-    kernels.clipped_sum(rows_at(data, element, batch, width, stride, mask), at<float>(factors), at<void>(out),
-                        Element(out_element), accumulate);
+    return kernels.clipped_sum(rows_at(data, element, batch, width, stride, mask), at<float>(factors), at<void>(out),
+                               Element(out_element), accumulate, scale);
   });
   m.def("noise_cpu", [](uintptr_t out, uintptr_t base, int base_element, int64_t count, double sigma, const py::bytes &key,
                         uint64_t step, uint64_t offset) {
@@ -82,9 +82,11 @@ void bind_cuda(py::module_ &m) {
                             at<uint8_t>(finite), at<void>(stream)), "clip_factors");
   });
   m.def("clipped_sum_cuda", [](uintptr_t data, int element, int64_t batch, int64_t width, int64_t stride, uintptr_t mask,
-                               uintptr_t factors, uintptr_t out, int out_element, bool accumulate, uintptr_t stream) {
+                               uintptr_t factors, uintptr_t out, int out_element, bool accumulate, double scale,
+                               uintptr_t stream) {
     check(clipped_sum_cuda(rows_at(data, element, batch, width, stride, mask), at<float>(factors), at<void>(out),
-                           Element(out_element), accumulate, at<void>(stream)), "clipped_sum");
+                           Element(out_element), accumulate, scale, at<void>(stream)), "clipped_sum");
+    return true;  // what did not fit shows in `out`, without waiting for the device
   });
   m.def("noise_cuda", [](uintptr_t out, uintptr_t base, int base_element, int64_t count, double sigma, const py::bytes &key,
                          uint64_t step, uint64_t offset, uintptr_t stream) {

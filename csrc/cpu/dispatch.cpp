@@ -10,7 +10,7 @@
   namespace privkt::isa {                                                                                                     \
   void row_sqnorms(const Rows &, double *, bool);                                                                             \
   void clip_factors(const double *, const uint8_t *, int64_t, double, double, double, float *, uint8_t *);                    \
-  void clipped_sum(const Rows &, const float *, void *, Element, bool);                                                       \
+  bool clipped_sum(const Rows &, const float *, void *, Element, bool, double);                                               \
   void noise(float *, const void *, Element, int64_t, double, const NoiseKey &, uint64_t, uint64_t);                          \
   void quick_normals(const uint64_t *, const uint64_t *, int64_t, double *, double *);                                        \
   }

@@ -13,7 +13,7 @@ namespace privkt::PRIVKT_ISA {
 void row_sqnorms(const Rows &rows, double *sqnorms, bool accumulate);
 void clip_factors(const double *sqnorms, const uint8_t *mask, int64_t batch, double max_norm, double width, double slack,
                   float *factors, uint8_t *finite);
-void clipped_sum(const Rows &rows, const float *factors, void *out, Element out_element, bool accumulate);
+bool clipped_sum(const Rows &rows, const float *factors, void *out, Element out_element, bool accumulate, double scale);
 void noise(float *out, const void *base, Element base_element, int64_t count, double sigma, const NoiseKey &key, uint64_t step,
            uint64_t offset);
 void quick_normals(const uint64_t *radius, const uint64_t *angle, int64_t count, double *first, double *second);

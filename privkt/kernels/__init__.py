@@ -6,6 +6,7 @@ native module is an error at the first call, never a silent fallback.
 """
 
 from privkt.kernels.factors import ClipFactors, clip_factors, row_sqnorms
+from privkt.kernels.grid import grid_scale
 from privkt.kernels.native import KernelsUnavailable, build_info, is_private
 from privkt.kernels.noise import (
     add_gaussian_noise_,
@@ -28,6 +29,7 @@ __all__ = [
     "clipped_sum",
     "gaussian_noise",
     "gaussian_tv_per_coordinate",
+    "grid_scale",
     "is_private",
     "new_key",
     "noisy_sum",

@@ -39,7 +39,8 @@ def clipped_sum_cpu(
     out: int,
     out_element: int,
     accumulate: bool,
-) -> None: ...
+    scale: float,
+) -> bool: ...
 def noise_cpu(
     out: int, base: int, base_element: int, count: int, sigma: float, key: bytes, step: int, offset: int
 ) -> None: ...

@@ -23,11 +23,13 @@ SCHEMAS = {
     "add_row_sqnorms_": "(Tensor(a!) sqnorms, Tensor rows, Tensor? mask) -> ()",
     "clip_factors": "(Tensor sqnorms, float max_norm, int width, float slack, Tensor? mask) -> (Tensor, Tensor)",
     "clipped_sum": "(Tensor rows, Tensor factors, Tensor? mask) -> Tensor",
-    "add_clipped_sum_": "(Tensor(a!) out, Tensor rows, Tensor factors, Tensor? mask) -> ()",
-    "clip_and_sum_": "(Tensor(a!) out, Tensor rows, float max_norm, Tensor? mask) -> (Tensor, Tensor)",
+    "add_clipped_sum_": "(Tensor(a!) out, Tensor rows, Tensor factors, Tensor? mask, float? scale=None) -> ()",
+    "clip_and_sum_": (
+        "(Tensor(a!) out, Tensor rows, float max_norm, Tensor? mask, float? scale=None) -> (Tensor, Tensor)"
+    ),
     "gaussian_noise_": f"(Tensor(a!) out, {_NOISE}) -> ()",
     "add_gaussian_noise_": f"(Tensor(a!) x, {_NOISE}) -> ()",
-    "noisy_sum": f"(Tensor total, {_NOISE}) -> Tensor",
+    "noisy_sum": f"(Tensor total, {_NOISE}, float? scale=None) -> Tensor",
 }
 
 
@@ -40,11 +42,11 @@ FAKES: dict[str, Callable[..., Any]] = {
     "add_row_sqnorms_": lambda sqnorms, rows, mask: None,
     "clip_factors": lambda sqnorms, max_norm, width, slack, mask: _factors_like(sqnorms),
     "clipped_sum": lambda rows, factors, mask: rows.new_empty(rows.shape[1], dtype=torch.float32),
-    "add_clipped_sum_": lambda out, rows, factors, mask: None,
-    "clip_and_sum_": lambda out, rows, max_norm, mask: _factors_like(rows),
+    "add_clipped_sum_": lambda out, rows, factors, mask, scale=None: None,
+    "clip_and_sum_": lambda out, rows, max_norm, mask, scale=None: _factors_like(rows),
     "gaussian_noise_": lambda out, sigma, key, step, offset: None,
     "add_gaussian_noise_": lambda x, sigma, key, step, offset: None,
-    "noisy_sum": lambda total, sigma, key, step, offset: torch.empty_like(total, dtype=torch.float32),
+    "noisy_sum": lambda total, sigma, key, step, offset, scale=None: torch.empty_like(total, dtype=torch.float32),
 }
 
 

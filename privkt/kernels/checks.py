@@ -7,8 +7,10 @@ import math
 import torch
 from torch import Tensor
 
+from privkt.kernels.grid import LEAST_CELLS, SCALE_RANGE
+
 ROW_DTYPES = (torch.float32, torch.bfloat16)
-SUM_DTYPES = (torch.float32, torch.float64)
+SUM_DTYPES = (torch.float32, torch.float64, torch.int64)
 SIGMA_RANGE = (2.0**-100, 2.0**100)
 
 
@@ -56,6 +58,19 @@ def _max_norm(op: str, max_norm: float) -> None:
         raise ValueError(f"{op}: max_norm must be positive and finite, got {max_norm}; choose the clipping norm C")
 
 
+def _grid(op: str, name: str, total: Tensor, scale: float | None) -> None:
+    """An int64 sum has a scale, a power of two; any other sum has none."""
+    if (total.dtype == torch.int64) != (scale is not None):
+        got = "int64 and no scale" if scale is None else f"{str(total.dtype).removeprefix('torch.')} and {scale}"
+        raise TypeError(
+            f"{op}: scale must come with an int64 {name}, and only with it, got {got}; use grid_scale(max_norm, rows)"
+        )
+    if scale is not None and not (SCALE_RANGE[0] <= scale <= SCALE_RANGE[1] and math.frexp(scale)[0] == 0.5):
+        raise ValueError(
+            f"{op}: scale must be a power of two between 2^-512 and 2^512, got {scale}; use grid_scale(max_norm, rows)"
+        )
+
+
 def row_sqnorms(rows: Tensor, mask: Tensor | None) -> None:
     _rows("row_sqnorms", rows, mask)
 
@@ -85,17 +100,27 @@ def clipped_sum(rows: Tensor, factors: Tensor, mask: Tensor | None) -> None:
     _same_device("clipped_sum", "factors", factors, rows, "rows")
 
 
-def add_clipped_sum_(out: Tensor, rows: Tensor, factors: Tensor, mask: Tensor | None) -> None:
+def add_clipped_sum_(
+    out: Tensor, rows: Tensor, factors: Tensor, mask: Tensor | None, scale: float | None = None
+) -> None:
     clipped_sum(rows, factors, mask)
     _vector("clipped_sum", "out", out, rows.shape[1], SUM_DTYPES)
     _same_device("clipped_sum", "out", out, rows, "rows")
+    _grid("clipped_sum", "out", out, scale)
 
 
-def clip_and_sum_(out: Tensor, rows: Tensor, max_norm: float, mask: Tensor | None) -> None:
-    _rows("clip_and_sum", rows, mask)
-    _max_norm("clip_and_sum", max_norm)
-    _vector("clip_and_sum", "out", out, rows.shape[1], SUM_DTYPES)
-    _same_device("clip_and_sum", "out", out, rows, "rows")
+def clip_and_sum_(out: Tensor, rows: Tensor, max_norm: float, mask: Tensor | None, scale: float | None = None) -> None:
+    op = "clip_and_sum"
+    _rows(op, rows, mask)
+    _max_norm(op, max_norm)
+    _vector(op, "out", out, rows.shape[1], SUM_DTYPES)
+    _same_device(op, "out", out, rows, "rows")
+    _grid(op, "out", out, scale)
+    if scale is not None and max_norm * scale < LEAST_CELLS:
+        raise ValueError(
+            f"{op}: scale must give max_norm at least 2^20 cells, got {max_norm * scale:g}; "
+            "use grid_scale(max_norm, rows)"
+        )
 
 
 def _noise(op: str, sigma: float, key: Tensor) -> None:
@@ -118,6 +143,7 @@ def add_gaussian_noise_(x: Tensor, sigma: float, key: Tensor, step: int, offset:
     _vector("add_gaussian_noise_", "x", x, None, (torch.float32,))
 
 
-def noisy_sum(total: Tensor, sigma: float, key: Tensor, step: int, offset: int) -> None:
+def noisy_sum(total: Tensor, sigma: float, key: Tensor, step: int, offset: int, scale: float | None = None) -> None:
     _noise("noisy_sum", sigma, key)
     _vector("noisy_sum", "total", total, None, SUM_DTYPES)
+    _grid("noisy_sum", "total", total, scale)

@@ -14,9 +14,11 @@ from typing import Any
 import torch  # first: torch maps its own OpenMP runtime, which must be there before any other library's
 from torch import Tensor
 
+from privkt.kernels import grid
 from privkt.kernels.threads import parallel
 
-_ELEMENTS = {torch.float32: 0, torch.bfloat16: 1, torch.float64: 2}
+_ELEMENTS = {torch.float32: 0, torch.bfloat16: 1, torch.float64: 2, torch.int64: 3}
+_GRID_CHUNK = 1 << 20  # coordinates that are float64 at a time on their way from int64 to noise
 
 
 class KernelsUnavailable(RuntimeError):
@@ -74,10 +76,9 @@ def build_info() -> dict[str, Any]:
     return {"cpu_isa": module().cpu_isa(), **record}
 
 
-def _call(kernel: str, device: torch.device, *args: Any) -> None:
+def _call(kernel: str, device: torch.device, *args: Any) -> Any:
     if device.type == "cpu":
-        getattr(module(), kernel + "_cpu")(*args)
-        return
+        return getattr(module(), kernel + "_cpu")(*args)
     function = getattr(module(), kernel + "_cuda", None)
     if function is None:
         reason = module().BUILD["cuda_reason"]
@@ -87,7 +88,7 @@ def _call(kernel: str, device: torch.device, *args: Any) -> None:
             "or the same with `.` in the source folder"
         )
     with torch.cuda.device(device):
-        function(*args, torch.cuda.current_stream(device).cuda_stream)
+        return function(*args, torch.cuda.current_stream(device).cuda_stream)
 
 
 # The least work worth a thread: a few tenths of a millisecond. Coordinates of noise are cut where its tiles of 512 are.
@@ -97,12 +98,16 @@ _NOISE_A_THREAD = 1 << 16
 
 def _split(
     kernel: str, device: torch.device, total: int, grain: int, run: Callable[[int, int], tuple[Any, ...]]
-) -> None:
-    """Calls the kernel with run(start, stop), in pieces on the CPU and whole on a device, which has threads enough."""
-    if device.type == "cpu":
-        parallel(total, lambda start, stop: _call(kernel, device, *run(start, stop)), grain)
-    else:
-        _call(kernel, device, *run(0, total))
+) -> bool:
+    """Calls the kernel with run(start, stop), in pieces on the CPU and whole on a device, which has threads enough.
+
+    False if any piece returned False.
+    """
+    if device.type != "cpu":
+        return _call(kernel, device, *run(0, total)) is not False
+    results: list[Any] = []
+    parallel(total, lambda start, stop: results.append(_call(kernel, device, *run(start, stop))), grain)
+    return all(result is not False for result in results)
 
 
 def _at(x: Tensor | None, index: int = 0) -> int:
@@ -151,31 +156,44 @@ def clip_factors(
     return factors, finite
 
 
-def _sum_into(out: Tensor, rows: Tensor, factors: Tensor, mask: Tensor | None, accumulate: bool) -> None:
+def _sum_into(
+    op: str,
+    out: Tensor,
+    rows: Tensor,
+    factors: Tensor,
+    mask: Tensor | None,
+    accumulate: bool,
+    scale: float | None = None,
+) -> None:
     batch, width = rows.shape
-    element = _ELEMENTS[out.dtype]
+    element, cells = _ELEMENTS[out.dtype], 1.0 if scale is None else scale
 
     def run(start: int, stop: int) -> tuple[Any, ...]:
         first = rows.data_ptr() + start * rows.element_size()
         piece = (first, _ELEMENTS[rows.dtype], batch, stop - start, rows.stride(0), _at(mask), _at(factors))
-        return *piece, _at(out, start), element, accumulate
+        return *piece, _at(out, start), element, accumulate, cells
 
-    _split("clipped_sum", rows.device, width, max(_ELEMENTS_A_THREAD // max(batch, 1), 1 << 12), run)
+    grain = max(_ELEMENTS_A_THREAD // max(batch, 1), 1 << 12)
+    grid.need_fit(op, _split("clipped_sum", rows.device, width, grain, run))
 
 
 def clipped_sum(rows: Tensor, factors: Tensor, mask: Tensor | None) -> Tensor:
     out = rows.new_empty(rows.shape[1], dtype=torch.float32)
-    _sum_into(out, rows, factors, mask, accumulate=False)
+    _sum_into("clipped_sum", out, rows, factors, mask, accumulate=False)
     return out
 
 
-def add_clipped_sum_(out: Tensor, rows: Tensor, factors: Tensor, mask: Tensor | None) -> None:
-    _sum_into(out, rows, factors, mask, accumulate=True)
+def add_clipped_sum_(
+    out: Tensor, rows: Tensor, factors: Tensor, mask: Tensor | None, scale: float | None = None
+) -> None:
+    _sum_into("clipped_sum", out, rows, factors, mask, True, scale)
 
 
-def clip_and_sum_(out: Tensor, rows: Tensor, max_norm: float, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+def clip_and_sum_(
+    out: Tensor, rows: Tensor, max_norm: float, mask: Tensor | None, scale: float | None = None
+) -> tuple[Tensor, Tensor]:
     factors, finite = clip_factors(row_sqnorms(rows, mask), max_norm, rows.shape[1], 0.0, mask)
-    _sum_into(out, rows, factors, mask, accumulate=True)
+    _sum_into("clip_and_sum", out, rows, factors, mask, True, scale)
     return factors, finite
 
 
@@ -199,7 +217,12 @@ def add_gaussian_noise_(x: Tensor, sigma: float, key: Tensor, step: int, offset:
     _noise(x, x, sigma, key, step, offset)
 
 
-def noisy_sum(total: Tensor, sigma: float, key: Tensor, step: int, offset: int) -> Tensor:
+def noisy_sum(total: Tensor, sigma: float, key: Tensor, step: int, offset: int, scale: float | None = None) -> Tensor:
     out = torch.empty_like(total, dtype=torch.float32)
-    _noise(out, total, sigma, key, step, offset)
+    if scale is None:
+        _noise(out, total, sigma, key, step, offset)
+        return out
+    for start in range(0, len(total), _GRID_CHUNK):
+        part = slice(start, start + _GRID_CHUNK)
+        _noise(out[part], grid.units_of(total[part], scale), sigma, key, step, offset + start)
     return out

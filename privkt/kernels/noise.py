@@ -46,12 +46,16 @@ def add_gaussian_noise_(x: Tensor, sigma: float, key: bytes, step: int, offset: 
     return x
 
 
-def noisy_sum(total: Tensor, sigma: float, key: bytes, step: int, offset: int = 0) -> Tensor:
+def noisy_sum(
+    total: Tensor, sigma: float, key: bytes, step: int, offset: int = 0, *, scale: float | None = None
+) -> Tensor:
     """float32(total + sigma z) as a new tensor; `total` [n] is float32 or float64, such as `clipped_sum`'s buffer.
 
-    Guarantees, errors: those of `add_gaussian_noise_`.
+    An int64 total with its `scale` stands for total / scale, which is exact in float64; sigma is in its units.
+    Guarantees, errors: those of `add_gaussian_noise_`; OverflowError for a total beyond 2^53 cells (on CUDA: NaN).
     """
-    return _schema.ops.noisy_sum(total, float(sigma), _key(key), *_counter("noisy_sum", step, offset, total))
+    counter = _counter("noisy_sum", step, offset, total)
+    return _schema.ops.noisy_sum(total, float(sigma), _key(key), *counter, scale)
 
 
 def gaussian_tv_per_coordinate() -> float:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from privkt.kernels import grid
 from privkt.kernels.reference_noise import normals_added
 
 
@@ -38,27 +39,41 @@ def clip_factors(
     return factors, finite
 
 
-def _sum(rows: Tensor, factors: Tensor, mask: Tensor | None) -> Tensor:
-    """float64 [width]: float32 products, the stored clipped rows, added in float64."""
+def _products(rows: Tensor, factors: Tensor, mask: Tensor | None) -> Tensor:
+    """float32 [batch, width]: the stored clipped rows; zeros for rows that do not count."""
     counts = (factors > 0) & factors.isfinite()
     if mask is not None:
         counts &= mask
     # where, not multiplication: 0 * NaN is NaN
-    products = torch.where(counts[:, None], rows.float() * factors[:, None], 0.0)
-    return products.double().sum(0)
+    return torch.where(counts[:, None], rows.float() * factors[:, None], 0.0)
 
 
 def clipped_sum(rows: Tensor, factors: Tensor, mask: Tensor | None) -> Tensor:
-    return _sum(rows, factors, mask).float()
+    return _products(rows, factors, mask).double().sum(0).float()
 
 
-def add_clipped_sum_(out: Tensor, rows: Tensor, factors: Tensor, mask: Tensor | None) -> None:
-    out.copy_(out.double() + _sum(rows, factors, mask))
+def add_products_(op: str, out: Tensor, products: Tensor, scale: float | None) -> None:
+    """Adds stored products [n, width] to out [width]: as they are, in float64; or, with a scale, their whole cells."""
+    if scale is None:
+        out.copy_(out.double() + products.double().sum(0))
+        return
+    cells = products.double() * scale
+    fits = (cells.abs().sum(0) + out.double().abs() <= grid.MOST_CELLS) & cells.isfinite().all(0)
+    out += torch.where(fits, cells, 0.0).trunc().to(torch.int64).sum(0)
+    grid.need_fit(op, bool(fits.all()))
 
 
-def clip_and_sum_(out: Tensor, rows: Tensor, max_norm: float, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+def add_clipped_sum_(
+    out: Tensor, rows: Tensor, factors: Tensor, mask: Tensor | None, scale: float | None = None
+) -> None:
+    add_products_("clipped_sum", out, _products(rows, factors, mask), scale)
+
+
+def clip_and_sum_(
+    out: Tensor, rows: Tensor, max_norm: float, mask: Tensor | None, scale: float | None = None
+) -> tuple[Tensor, Tensor]:
     factors, finite = clip_factors(row_sqnorms(rows, mask), max_norm, rows.shape[1], 0.0, mask)
-    add_clipped_sum_(out, rows, factors, mask)
+    add_products_("clip_and_sum", out, _products(rows, factors, mask), scale)
     return factors, finite
 
 
@@ -70,7 +85,7 @@ def add_gaussian_noise_(x: Tensor, sigma: float, key: Tensor, step: int, offset:
     x.copy_(noisy_sum(x, sigma, key, step, offset))
 
 
-def noisy_sum(total: Tensor, sigma: float, key: Tensor, step: int, offset: int) -> Tensor:
-    base = total.detach().double().cpu().numpy()
-    noisy = normals_added(base, sigma, bytes(key.tolist()), step % 2**64, offset % 2**64)
+def noisy_sum(total: Tensor, sigma: float, key: Tensor, step: int, offset: int, scale: float | None = None) -> Tensor:
+    values = total.detach().double() if scale is None else grid.units_of(total, scale)
+    noisy = normals_added(values.cpu().numpy(), sigma, bytes(key.tolist()), step % 2**64, offset % 2**64)
     return torch.from_numpy(noisy).to(total.device)

@@ -27,7 +27,10 @@ int main() {
   const Rows rows = {values.data(), Element::float32, batch, width, width, nullptr};
   kernels.row_sqnorms(rows, sqnorms.data(), false);
   kernels.clip_factors(sqnorms.data(), nullptr, batch, 1.0, double(width), 0.0, factors.data(), finite.data());
-  kernels.clipped_sum(rows, factors.data(), out.data(), Element::float32, false);
+  kernels.clipped_sum(rows, factors.data(), out.data(), Element::float32, false, 1.0);
+  std::vector<int64_t> cells(width, 1);
+  kernels.clipped_sum(rows, factors.data(), cells.data(), Element::int64, true, 0x1p40);
+  mix(cells.data(), cells.size() * 8);
   mix(sqnorms.data(), sqnorms.size() * 8);
   mix(factors.data(), factors.size() * 4);
   mix(out.data(), out.size() * 4);

@@ -29,9 +29,13 @@ def main(path: str) -> None:
         at = [x.buffer_info()[0] for x in (values, sqnorms, factors, finite, out)]
         native.row_sqnorms_cpu(at[0], element, batch, width, width, 0, at[1], False)
         native.clip_factors_cpu(at[1], 0, batch, 1.0, width, 0.0, at[2], at[3])
-        native.clipped_sum_cpu(at[0], element, batch, width, width, 0, at[2], at[4], 0, False)
-        for x in (sqnorms, factors, finite, out):
-            digest.update(x.tobytes())
+        native.clipped_sum_cpu(at[0], element, batch, width, width, 0, at[2], at[4], 0, False, 1.0)
+        cells = array.array("q", range(width))
+        fits = native.clipped_sum_cpu(
+            at[0], element, batch, width, width, 0, at[2], cells.buffer_info()[0], 3, True, 2.0**40
+        )
+        for x in (sqnorms, factors, finite, out, cells, bytes([fits])):
+            digest.update(x)
     count = 20_000
     noise, base = array.array("f", bytes(4 * count)), array.array("d", [source.gauss(0, 9) for _ in range(count)])
     for address in (0, base.buffer_info()[0]):

@@ -128,7 +128,7 @@ def test_empty_batches_give_zeros() -> None:
         ),
         (
             lambda: clipped_sum(torch.ones(2, 3), torch.ones(2), out=torch.zeros(3, dtype=torch.bfloat16)),
-            "clipped_sum: out must be float32 or float64, got bfloat16; convert it before the call",
+            "clipped_sum: out must be float32 or float64 or int64, got bfloat16; convert it before the call",
         ),
         (
             lambda: clip_and_sum(torch.ones(2, 3), -1.0, out=torch.zeros(3)),
@@ -140,7 +140,7 @@ def test_empty_batches_give_zeros() -> None:
         ),
         (
             lambda: sum_slack(3, 1, torch.bfloat16),
-            "sum_slack: dtype must be float32 or float64, got torch.bfloat16; pass the buffer's dtype",
+            "sum_slack: dtype must be float32, float64 or int64, got torch.bfloat16; pass the buffer's dtype",
         ),
     ],
 )

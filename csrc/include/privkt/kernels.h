@@ -8,7 +8,7 @@
 
 namespace privkt {
 
-enum class Element : int { float32 = 0, bfloat16 = 1, float64 = 2 };
+enum class Element : int { float32 = 0, bfloat16 = 1, float64 = 2, int64 = 3 };
 
 struct Rows {
   const void *data;
@@ -28,8 +28,9 @@ struct CpuKernels {
   // Factors for rows of `width` elements whose float64 square norms are given; see factors.cpp for the bound.
   void (*clip_factors)(const double *sqnorms, const uint8_t *mask, int64_t batch, double max_norm, double width, double slack,
                        float *factors, uint8_t *finite);
-  // out (+)= sum over b of float32(factors[b] * rows[b]); out is float32 or float64, the sum inside is float64.
-  void (*clipped_sum)(const Rows &rows, const float *factors, void *out, Element out_element, bool accumulate);
+  // out (+)= sum over b of float32(factors[b] * rows[b]); out is float32 or float64, the sum inside is float64. Into int64
+  // go cells of the grid (grid.h), `scale` of them a unit; false if a coordinate of it cannot be summed exactly.
+  bool (*clipped_sum)(const Rows &rows, const float *factors, void *out, Element out_element, bool accumulate, double scale);
   // out[i] = float32(base[i] + sigma z(step, offset + i)); base null, float32 or float64, and may be out itself.
   void (*noise)(float *out, const void *base, Element base_element, int64_t count, double sigma, const NoiseKey &key,
                 uint64_t step, uint64_t offset);
@@ -48,7 +49,9 @@ float exact_noise_cpu(const NoiseKey &key, uint64_t step, uint64_t index, double
 int row_sqnorms_cuda(const Rows &rows, double *sqnorms, bool accumulate, void *stream);
 int clip_factors_cuda(const double *sqnorms, const uint8_t *mask, int64_t batch, double max_norm, double width, double slack,
                       float *factors, uint8_t *finite, void *stream);
-int clipped_sum_cuda(const Rows &rows, const float *factors, void *out, Element out_element, bool accumulate, void *stream);
+// A coordinate that cannot be summed exactly becomes kNoCells; nothing else tells.
+int clipped_sum_cuda(const Rows &rows, const float *factors, void *out, Element out_element, bool accumulate, double scale,
+                     void *stream);
 int noise_cuda(float *out, const void *base, Element base_element, int64_t count, double sigma, const NoiseKey &key,
                uint64_t step, uint64_t offset, void *stream);
 const char *cuda_error_text(int code);
