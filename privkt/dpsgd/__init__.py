@@ -8,6 +8,7 @@ from privkt.dpsgd.errors import (
     VerificationFailed,
 )
 from privkt.dpsgd.losses import causal_lm_losses, classification_losses
+from privkt.dpsgd.peft_types import register_adapter
 from privkt.dpsgd.plan import Plan, make_plan, steps_of
 from privkt.dpsgd.rules import Rule, register_rule, rule_for
 from privkt.dpsgd.sampling import Keys
@@ -26,6 +27,7 @@ __all__ = [
     "causal_lm_losses",
     "classification_losses",
     "make_plan",
+    "register_adapter",
     "register_rule",
     "rule_for",
     "steps_of",

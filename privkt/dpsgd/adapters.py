@@ -62,10 +62,10 @@ def _unless_padding(base: Any, ids: Tensor, vectors: Tensor) -> Tensor:
 
 
 class DoraRule(Rule):
-    """DoRA's magnitude m of a Linear, Conv1D or convolution: row b sums G_b (x W + s B A x) / norm over positions.
+    """DoRA's magnitude m of a Linear, Conv1D or convolution: row b sums G_b * D_b over positions.
 
-    The output is (m / norm - 1) x W + (m / norm) s B(A(x)), norm = |W + s B A| by output, from detached weights; the
-    pair's own rows come from its two layers.
+    D = (x W + s B(A(x))) / norm with norm = |W + s B A| by output, from detached weights; what is added to the base
+    layer's output is m D - x W. The pair's own rows come from its two layers.
     """
 
     _CONVOLUTIONS = ("lora.dora.DoraConv1dLayer", "lora.dora.DoraConv2dLayer", "lora.dora.DoraConv3dLayer")
@@ -94,16 +94,14 @@ class DoraRule(Rule):
         else:  # dropout goes first, or a trained bias must not be subtracted from its own layer's output
             base = self._base(module, x, weight, base_layer)
         pair = lora_b(lora_a(x)) * scaling
-        scale = (weight_of(weights) / norm).view(1, -1) if weight.dim() == 2 else weight_of(weights) / norm
-        return (scale - 1) * base + scale * pair, (base, pair, norm)
+        direction = (base + pair) / norm
+        return weight_of(weights) * direction - base, (direction,)
 
     def add_rows(self, module: nn.Module, kept: tuple[Tensor, ...], grad: Tensor, rows: Mapping[str, Tensor]) -> None:
-        base, pair, norm = (working(x) for x in kept)
-        product, row = working(grad) * (base + pair), rows["weight"]
-        if norm.dim() > 1:  # [1, outputs, 1, ...] of a convolution, whose positions come last
-            row.add_(product.flatten(2).sum(2).reshape(row.shape) / norm)
-        else:
-            row.add_(product.reshape(row.shape[0], -1, row.shape[1]).sum(1) / norm)
+        product, row = working(grad) * working(kept[0]), rows["weight"]
+        if row.dim() > 2:  # [1, outputs, 1, ...] of a convolution, whose positions come last
+            product = product.flatten(-(row.dim() - 3)).sum(-1)
+        row.add_(product.reshape(row.shape[0], -1, *row.shape[1:]).sum(1))
 
     @staticmethod
     def _base(module: Any, x: Tensor, weight: Tensor, base_layer: Any) -> Tensor:
@@ -305,16 +303,18 @@ class PromptEncoderRule(Rule):
             raise LayerMisuse("encoder_dropout must be 0: its mask could not be drawn again")
         with torch.no_grad():
             prompt = type(module).forward(module, positions[:1])
-        return prompt.expand(samples, -1, -1), (positions[:1],)
+        return prompt.expand(samples, -1, -1), ()
 
     def add_rows(self, module: Any, kept: tuple[Tensor, ...], grad: Tensor, rows: Mapping[str, Tensor]) -> None:
         parameters = [module.get_parameter(name) for name in rows]
+        positions = torch.arange(module.total_virtual_tokens, device=grad.device).unsqueeze(0)
         with torch.enable_grad():
-            prompt = type(module).forward(module, kept[0])
-            for b in range(len(grad)):
-                found = torch.autograd.grad(prompt, parameters, grad[b : b + 1].to(prompt), retain_graph=True)
+            prompt = type(module).forward(module, positions)
+            units = grad.reshape(next(iter(rows.values())).shape[0], -1, *prompt.shape[1:]).sum(1, keepdim=True)
+            for unit, own in enumerate(units.to(prompt)):
+                found = torch.autograd.grad(prompt, parameters, own, retain_graph=True)
                 for row, part in zip(rows.values(), found, strict=True):
-                    row[b].add_(working(part))
+                    row[unit].add_(working(part))
 
 
 def prompt_of_each(owner: Any, samples: int) -> Tensor:

@@ -16,17 +16,11 @@ from torch import nn
 
 from privkt.contracts.messages import Adapter, Model, SoftPrompt
 from privkt.dpsgd.errors import RefusedTraining
+from privkt.dpsgd.peft_types import adapter_kind, public_settings
 from privkt.dpsgd.plan import Plan
 from privkt.privacy.guarantee import Guarantee, rounded_up
 
 CONFIG, WEIGHTS, CARD = "adapter_config.json", "adapter_model.safetensors", "README.md"
-_COMMON = ("peft_type", "task_type", "inference_mode", "modules_to_save", "num_virtual_tokens", "token_dim")
-_LORA = (
-    "r", "lora_alpha", "lora_dropout", "target_modules", "bias", "use_rslora", "fan_in_fan_out", "layers_to_transform",
-    "layers_pattern", "rank_pattern", "alpha_pattern", "exclude_modules", "target_parameters", "lora_bias",
-)  # fmt: skip
-_PROMPT = ("num_transformer_submodules", "num_attention_heads", "num_layers")
-_PREFIX = (*_PROMPT, "encoder_hidden_size", "prefix_projection")
 UNNAMED = "undeclared-base-model"
 
 
@@ -81,9 +75,8 @@ def _adapter(model: Any) -> str:
 
 def _adapter_config(model: Any, model_name: str) -> dict[str, Any]:
     config = model.peft_config[_adapter(model)]
-    kind = _plain(config.peft_type)
-    known = _COMMON + {"PROMPT_TUNING": _PROMPT, "PREFIX_TUNING": _PREFIX}.get(kind, _LORA)
-    values = {name: _plain(getattr(config, name)) for name in known if hasattr(config, name)}
+    kind = adapter_kind(config)
+    values = {name: _plain(getattr(config, name)) for name in public_settings(kind) if hasattr(config, name)}
     values["base_model_name_or_path"] = model_name
     values["inference_mode"] = True
     if kind == "PROMPT_TUNING":

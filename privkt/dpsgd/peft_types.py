@@ -74,7 +74,7 @@ def need_known_adapters(model: nn.Module) -> None:
         if kind not in _SETTINGS:
             raise UnknownLayer(
                 f"PrivateTraining: of PEFT's methods {', '.join(_SETTINGS)} have per-sample rules, got {kind}; "
-                f"{_INSTEAD.get(kind, _CHOOSE)}, or add rules (privkt.dpsgd.peft_types.register_adapter)"
+                f"{_INSTEAD.get(kind, _CHOOSE)}, or add a rule and privkt.dpsgd.register_adapter"
             )
         if kind == "LORA":
             _need_plain_lora(config)

@@ -69,8 +69,8 @@ class RepeatedRule(Rule):
     """
 
     def add_rows(self, module: nn.Module, kept: tuple[Tensor, ...], grad: Tensor, rows: Mapping[str, Tensor]) -> None:
-        for row in rows.values():  # the engine asks once for each parameter, with the gradient of its repetition
-            row.add_(working(grad).reshape(row.shape))
+        for row in rows.values():  # the engine asks once for each parameter, with the gradient of its repetitions
+            row.add_(working(grad).reshape(row.shape[0], -1, *row.shape[1:]).sum(1))
 
 
 def parameter_of(module: nn.Module, name: str) -> nn.Parameter | None:

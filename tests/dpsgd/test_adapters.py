@@ -1,6 +1,8 @@
 """Everything that can be trained privately with PEFT, each against a loop over single samples; the rest is refused."""
 
+import json
 from collections.abc import Callable
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -8,6 +10,8 @@ from peft import (
     IA3Config,
     LNTuningConfig,
     LoraConfig,
+    PeftConfig,
+    PeftModel,
     PrefixTuningConfig,
     PromptEncoderConfig,
     PromptTuningConfig,
@@ -31,8 +35,12 @@ from transformers import (
 )
 
 from privkt import kernels
-from privkt.dpsgd import causal_lm_losses, classification_losses
+from privkt.dpsgd import RefusedTraining, causal_lm_losses, classification_losses
 from privkt.dpsgd.engine import Engine
+from privkt.dpsgd.export import payload
+from privkt.dpsgd.peft_types import public_settings
+from privkt.dpsgd.plan import make_plan
+from privkt.privacy import Budget
 
 V, T, B, K = 31, 6, 4, 3
 _DECODER = {
@@ -75,8 +83,16 @@ def bert(kind=BertForSequenceClassification):
     return kind(BertConfig(**_BERT))
 
 
+class Case(NamedTuple):
+    """A base model, and what makes it trainable: an adapter's config, or names of parts of the base model."""
+
+    base: Callable[[], nn.Module]
+    config: Callable[[], PeftConfig] | None = None
+    parts: tuple[str, ...] = ("",)
+
+
 def _peft(kind, base, task="CAUSAL_LM", **settings):
-    return lambda: get_peft_model(base(), kind(task_type=task, **settings))
+    return Case(base, lambda: kind(task_type=task, **settings))
 
 
 def lora(base=llama, task="CAUSAL_LM", **settings):
@@ -85,15 +101,7 @@ def lora(base=llama, task="CAUSAL_LM", **settings):
 
 
 def only(base, *parts):
-    """The base model with nothing trainable but the parameters whose names hold one of `parts`."""
-
-    def build():
-        model = base()
-        for name, parameter in model.named_parameters():
-            parameter.requires_grad_(any(part in name for part in parts))
-        return model
-
-    return build
+    return Case(base, parts=parts)
 
 
 def _prompt(kind, base=llama, task="CAUSAL_LM", **settings):
@@ -105,7 +113,7 @@ def _of(base, kind):
 
 
 # family-method: what is built. A line here is a promise of docs/training.md.
-CASES: dict[str, Callable[[], nn.Module]] = {
+CASES: dict[str, Case] = {
     "llama-lora": lora(),
     "llama-rslora": lora(use_rslora=True),
     "llama-lora-lora_bias": lora(lora_bias=True, base=lambda: llama(mlp_bias=True), target_modules=["down_proj"]),
@@ -137,8 +145,8 @@ CASES: dict[str, Callable[[], nn.Module]] = {
     "llama-prefix-projection": _prompt(PrefixTuningConfig, encoder_hidden_size=5, prefix_projection=True),
     "llama-norms": only(llama, "norm"),
     "llama-bitfit": only(lambda: llama(attention_bias=True, mlp_bias=True), "bias"),
-    "llama-full": llama,
-    "llama-full-tied": lambda: llama(tie_word_embeddings=True),
+    "llama-full": Case(llama),
+    "llama-full-tied": Case(lambda: llama(tie_word_embeddings=True)),
     "gemma-lora-embedding": lora(base=gemma, target_modules=["embed_tokens"]),
     "gemma-dora-embedding": lora(base=gemma, use_dora=True, target_modules=["embed_tokens"]),
     "gpt2-lora": lora(gpt2, fan_in_fan_out=True),
@@ -159,8 +167,8 @@ CASES: dict[str, Callable[[], nn.Module]] = {
     "gpt2-prefix-projection": _prompt(PrefixTuningConfig, gpt2, encoder_hidden_size=5, prefix_projection=True),
     "gpt2-bitfit": only(gpt2, "bias"),
     "gpt2-norms": only(gpt2, "ln_"),
-    "gpt2-full": lambda: gpt2(tie_word_embeddings=False),
-    "gpt2-full-tied": gpt2,
+    "gpt2-full": Case(lambda: gpt2(tie_word_embeddings=False)),
+    "gpt2-full-tied": Case(gpt2),
     "llama-classifier-lora": lora(_of(llama, LlamaForSequenceClassification), "SEQ_CLS", target_modules=["q_proj"]),
     "llama-classifier-prompt": _prompt(PromptTuningConfig, _of(llama, LlamaForSequenceClassification), "SEQ_CLS"),
     "gpt2-classifier-dora": lora(
@@ -185,13 +193,28 @@ CASES: dict[str, Callable[[], nn.Module]] = {
 }
 
 
-def make(name):
-    """The model of a case in float64, every trained value moved away from where adapters begin (zeros and ones)."""
+def base_of(name):
+    """The case's base model in float64; norms and biases are moved away from where they begin (ones and zeros)."""
     torch.manual_seed(7)
-    model = CASES[name]().double()
+    model = CASES[name].base().double()
     with torch.no_grad():
         for parameter in model.parameters():
-            if parameter.requires_grad or parameter.dim() == 1:
+            if parameter.dim() == 1:
+                parameter.add_(0.3 * torch.randn_like(parameter))
+    return model
+
+
+def make(name):
+    """The model of a case, ready to be trained; what an adapter adds is moved away from where it begins, too."""
+    model, (_, config, parts) = base_of(name), CASES[name]
+    if config is None:
+        for key, parameter in model.named_parameters():
+            parameter.requires_grad_(any(part in key for part in parts))
+        return model.train()
+    model = get_peft_model(model, config()).double()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:
                 parameter.add_(0.3 * torch.randn_like(parameter))
     return model.train()
 
@@ -256,3 +279,94 @@ def test_removing_a_record_moves_the_clipped_sum_by_at_most_the_norm(name):
     moved = [float((whole - total([i != j for i in range(B)])).norm()) / 1e-7 for j in range(B)]
     assert max(moved) <= 1 + 1e-6
     assert min(moved) > 0.99
+
+
+ADAPTERS = [name for name, case in CASES.items() if case.config is not None]
+_ALWAYS = {"base_model_name_or_path", "inference_mode", "prompt_tuning_init"}
+
+
+@pytest.mark.parametrize("name", ADAPTERS)
+def test_the_release_fits_a_fresh_base_model_and_holds_public_settings_alone(name, tmp_path):
+    model, rows = make(name), ids()
+    for config in model.peft_config.values():
+        config.base_model_name_or_path = config.revision = "/home/somebody/secret"
+    plan = make_plan(
+        Budget(8.0, 1e-3),
+        size=60,
+        batch_size=12,
+        steps=1,
+        max_grad_norm=1.0,
+        microbatch_size=4,
+        coordinates=Engine(model).width,
+        variation_per_coordinate=kernels.gaussian_tv_per_coordinate(),
+    )
+    files = payload(model, guarantee=plan.guarantee(), plan=plan, model_name="public/model", folder=None).files
+    for file, content in files.items():
+        (tmp_path / file).write_bytes(content)
+    settings = json.loads(files["adapter_config.json"])
+    assert set(settings) <= _ALWAYS | set(public_settings(settings["peft_type"]))
+    assert b"secret" not in b"".join(files.values())
+    loaded = PeftModel.from_pretrained(base_of(name), tmp_path).double().eval()
+    with torch.no_grad():
+        # PEFT makes a new soft prompt in float32, so one of float64 is rounded when it is loaded.
+        assert torch.allclose(losses_of(loaded, rows), losses_of(model.eval(), rows), rtol=0, atol=1e-6)
+
+
+def test_an_encoder_whose_dropout_mask_cannot_be_drawn_again_is_refused():
+    settings = {"encoder_reparameterization_type": "LSTM", "encoder_num_layers": 2, "encoder_dropout": 0.5}
+    config = PromptEncoderConfig("CAUSAL_LM", num_virtual_tokens=3, encoder_hidden_size=5, **settings)
+    model = get_peft_model(llama(), config).double().train()
+    with pytest.raises(RefusedTraining, match=r"PromptEncoder\): encoder_dropout must be 0"):
+        engine_rows(model, ids())
+
+
+def test_a_trained_base_weight_that_dora_reads_is_refused():
+    model = get_peft_model(llama(), LoraConfig(use_dora=True, lora_dropout=0.5, target_modules=["q_proj"])).train()
+    model.get_submodule("base_model.model.model.layers.0.self_attn.q_proj.base_layer").requires_grad_(True)
+    with pytest.raises(RefusedTraining, match=r"DoraLinearLayer\): the base layer's own weight must be frozen"):
+        engine_rows(model, ids())
+
+
+def test_dora_with_dropout_uses_the_same_mask_as_its_pair():
+    config = LoraConfig(use_dora=True, lora_dropout=0.5, r=2, target_modules=["q_proj"], bias="all")
+    model = get_peft_model(llama(attention_bias=True).double(), config).double().train()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.3 * torch.randn_like(parameter))
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    torch.manual_seed(5)
+    expected = torch.autograd.grad(losses_of(model, ids()[:1]).sum(), parameters)
+    torch.manual_seed(5)
+    got = engine_rows(model, ids()[:1])[0].double()
+    whole = torch.cat([part.flatten() for part in expected])
+    assert float((got - whole).norm()) <= 1e-6 * float(whole.norm())
+
+
+def test_a_merged_adapter_is_refused():
+    model = make("llama-ia3")
+    model.merge_adapter()
+    with pytest.raises(RefusedTraining, match="must not be merged into the base layer"):
+        engine_rows(model, ids())
+
+
+def test_noise_leaves_the_column_and_row_of_padding_alone():
+    model = get_peft_model(bert(), LoraConfig(r=2, target_modules=["word_embeddings"], task_type="SEQ_CLS"))
+    layout = Engine(model).layout
+    ((slot, place),) = layout.still
+    assert slot.name.endswith("lora_embedding_A.default")
+    assert slot.parameter[place].shape == (2,)
+    rows = ids()
+    rows[:, 4:] = 0  # padding_idx of BERT's words
+    row = engine_rows(model, rows)[:, slot.start : slot.stop].view(B, *slot.parameter.shape)
+    assert not row[:, :, 0].any()
+    assert row[:, :, 3].any()
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+@pytest.mark.parametrize("name", ["llama-dora", "llama-ia3", "llama-vera", "gpt2-dora-bias_lora_only"])
+def test_gradient_checkpointing_gives_the_same_rows(name, reentrant):
+    model, rows = make(name), ids()
+    expected = engine_rows(model, rows)
+    model.enable_input_require_grads()
+    model.gradient_checkpointing_enable({"use_reentrant": reentrant})
+    assert torch.allclose(engine_rows(model, rows), expected, rtol=1e-6, atol=1e-9)
