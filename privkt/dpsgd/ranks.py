@@ -39,7 +39,7 @@ class Ranks:
             return value
         box: list[Any] = [value if self.first else None]
         dist.broadcast_object_list(box, src=0, group=self._control)
-        return box[0]  # type: ignore[no-any-return]
+        return box[0]
 
     def mine(self, pieces: Sequence[T]) -> list[T]:
         """Every world-th piece, which may be none."""
@@ -77,7 +77,7 @@ class Ranks:
             raise TrainingError(
                 f"PrivateTraining: {what} must succeed in the first process, got a failure; see its message"
             )
-        return result  # type: ignore[no-any-return]
+        return result
 
     def need_same(self, digest: str, what: str) -> None:
         """Raises TrainingError where the processes hold different digests."""

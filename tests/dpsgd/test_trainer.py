@@ -1,0 +1,151 @@
+"""transformers' Trainer with private training inside: the same weights, the same charge, and a list of refusals."""
+
+import json
+
+import pytest
+import torch
+from datasets import Dataset
+from transformers import EarlyStoppingCallback, Trainer, TrainerCallback, TrainingArguments
+
+from privkt.dpsgd.errors import RefusedTraining
+from privkt.dpsgd.trainer import TrainerPrivacy, private
+from privkt.privacy import Budget
+
+PrivateTrainer = private(Trainer)
+
+
+def collator(rows):
+    from torch.nn.utils.rnn import pad_sequence
+
+    ids = pad_sequence([torch.tensor(row["input_ids"]) for row in rows], batch_first=True)
+    return {"input_ids": ids, "attention_mask": (ids > 0).long(), "labels": ids.masked_fill(ids == 0, -100)}
+
+
+def make(dp, folder, *, model=None, budget=None, options=None, kind=PrivateTrainer, kwargs=None, **changes):
+    settings = {
+        "output_dir": str(folder),
+        "per_device_train_batch_size": 4,
+        "gradient_accumulation_steps": 3,
+        "max_steps": 3,
+        "learning_rate": 0.1,
+        "optim": "sgd",
+        "lr_scheduler_type": "constant",
+        "save_strategy": "no",
+        "report_to": "none",
+        "use_cpu": True,
+        "disable_tqdm": True,
+        "logging_steps": 1,
+    }
+    rows = [{"input_ids": ids, "unused": "text of a record"} for ids in dp.records()]
+    return kind(
+        model=model if model is not None else dp.make("llama-lora"),
+        args=TrainingArguments(**{**settings, **changes}),
+        train_dataset=Dataset.from_list(rows),
+        data_collator=collator,
+        privacy=TrainerPrivacy(budget or Budget(8.0, 1e-3), size=60, options={"verify": False, **(options or {})}),
+        **(kwargs or {}),
+    )
+
+
+def test_it_trains_what_the_loop_trains(dp, tmp_path):
+    keys = dp.keys(5)
+    trainer = make(dp, tmp_path, options={"test_keys": keys})
+    trainer.train()
+    model = dp.make("llama-lora")
+    training = dp.training(model, test_keys=keys)
+    dp.run(training)
+    assert torch.equal(dp.weights(trainer.model), dp.weights(model))
+    assert trainer.release.provenance.details == training.finish().provenance.details
+
+
+def test_it_charges_the_ledger_and_logs_nothing_of_the_data(dp, ledger, tmp_path):
+    trainer = make(
+        dp,
+        tmp_path,
+        budget=Budget(8.0, 1e-3, ledger=ledger),
+        eval_strategy="steps",
+        eval_steps=2,
+        kwargs={"eval_dataset": Dataset.from_list([{"input_ids": [3, 4, 5]}])},
+    )
+    trainer.train()
+    assert trainer.release.charge == ledger.charges()[0].id
+    assert ledger.status(trainer.release.charge).taken == 3
+    steps = [set(line) for line in trainer.state.log_history if "learning_rate" in line]
+    assert steps == [{"learning_rate", "epoch", "step"}] * 3
+    assert [line for line in trainer.state.log_history if "eval_loss" in line]
+    assert trainer.model.training
+
+
+def test_a_checkpoint_is_gone_on_from_under_the_same_charge_and_never_by_accident(dp, ledger, tmp_path):
+    class Stop(TrainerCallback):
+        def on_step_end(self, args, state, control, **_):
+            if state.global_step == 2:
+                raise KeyboardInterrupt
+
+    budget, settings = Budget(8.0, 1e-3, ledger=ledger), {"save_strategy": "steps", "save_steps": 1}
+    with pytest.raises(KeyboardInterrupt):
+        make(dp, tmp_path, budget=budget, kwargs={"callbacks": [Stop()]}, **settings).train()
+    with pytest.raises(RefusedTraining, match="must hold no earlier private training"):
+        make(dp, tmp_path, budget=budget, **settings).train()
+    trainer = make(dp, tmp_path, budget=budget, **settings)
+    trainer.train(resume_from_checkpoint=True)
+    assert trainer.state.global_step == 3
+    assert len(ledger.charges()) == 1
+    with pytest.raises(RefusedTraining, match="needs a checkpoint"):
+        make(dp, tmp_path / "new", budget=budget, **settings).train(resume_from_checkpoint=True)
+    assert "text of a record" not in json.dumps(trainer.state.log_history)
+
+
+@pytest.mark.parametrize(
+    ("changes", "kwargs", "said"),
+    [
+        ({"bf16": True}, {}, "fp16 / bf16"),
+        ({"label_smoothing_factor": 0.1}, {}, "label_smoothing_factor"),
+        ({"train_sampling_strategy": "group_by_length"}, {}, "train_sampling_strategy"),
+        ({"push_to_hub": True}, {}, "push_to_hub"),
+        ({"report_to": "tensorboard"}, {}, "report_to"),
+        ({"auto_find_batch_size": True}, {}, "auto_find_batch_size"),
+        ({"neftune_noise_alpha": 5.0}, {}, "neftune_noise_alpha"),
+        ({"load_best_model_at_end": True, "eval_strategy": "steps", "save_strategy": "steps"}, {}, "load_best"),
+        ({}, {"callbacks": [EarlyStoppingCallback()]}, "early stopping"),
+        ({}, {"compute_loss_func": lambda *_: None}, "compute_loss_func"),
+    ],
+)
+def test_what_breaks_the_guarantee_is_refused_by_name(dp, tmp_path, changes, kwargs, said):
+    if "eval_strategy" in changes:
+        kwargs = {"eval_dataset": Dataset.from_list([{"input_ids": [3, 4]}])}
+    if changes.get("report_to") == "tensorboard":
+        pytest.importorskip("tensorboard")
+    with pytest.raises(RefusedTraining, match=said):
+        make(dp, tmp_path, kwargs=kwargs, **changes)
+
+
+def test_an_own_compute_loss_is_refused_and_own_losses_are_taken(dp, tmp_path):
+    class Own(Trainer):
+        def compute_loss(self, model, inputs, **_):
+            return model(**inputs).logits.mean()
+
+    with pytest.raises(RefusedTraining, match="compute_loss must be off or changed"):
+        make(dp, tmp_path, kind=private(Own))
+
+    class PerSample(PrivateTrainer):
+        asked = 0
+
+        def compute_losses(self, model, inputs):
+            self.asked += 1
+            return super().compute_losses(model, inputs) * 2
+
+    trainer = make(dp, tmp_path, kind=PerSample)
+    trainer.train()
+    assert trainer.asked >= 3
+
+
+def test_a_callback_that_stops_is_refused(dp, tmp_path):
+    class Stop(TrainerCallback):
+        def on_step_end(self, args, state, control, **_):
+            control.should_training_stop = True
+
+    trainer = make(dp, tmp_path, kwargs={"callbacks": [Stop()]})
+    with pytest.raises(RefusedTraining, match="stopping because of private data has no accounting"):
+        trainer.train()
+    assert trainer.release is None
