@@ -1,6 +1,8 @@
 // Python's face of the kernels: integers for pointers, checks left to the op wrappers in privkt/kernels.
 #include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
 
+#include <array>
 #include <stdexcept>
 #include <string>
 
@@ -20,6 +22,14 @@ T *at(uintptr_t address) {
 
 Rows rows_at(uintptr_t data, int element, int64_t batch, int64_t width, int64_t stride, uintptr_t mask) {
   return {at<void>(data), Element(element), batch, width, stride, at<uint8_t>(mask)};
+}
+
+// ids, places, grad, element, width, sample stride, step stride, batch, steps, mask, padding, as Python hands them over.
+using LookupArguments = std::array<int64_t, 11>;
+
+Lookups lookups_at(const LookupArguments &x) {
+  return {at<int64_t>(uintptr_t(x[0])), at<int64_t>(uintptr_t(x[1])), at<void>(uintptr_t(x[2])), Element(x[3]), x[4],
+          x[5], x[6], x[7], x[8], at<uint8_t>(uintptr_t(x[9])), x[10]};
 }
 
 NoiseKey key_from(const std::string &bytes) {
@@ -66,6 +76,21 @@ void bind_cpu(py::module_ &m) {
   });
   m.def("quick_normals_cpu", [](uintptr_t radius, uintptr_t angle, int64_t count, uintptr_t first, uintptr_t second) {
     cpu_kernels().quick_normals(at<uint64_t>(radius), at<uint64_t>(angle), count, at<double>(first), at<double>(second));
+  });
+}
+
+void bind_embeddings_cpu(py::module_ &m) {
+  m.def("embedding_sqnorms_cpu", [](const LookupArguments &lookups, uintptr_t sqnorms, bool accumulate) {
+    const CpuKernels &kernels = cpu_kernels();
+    py::gil_scoped_release unlocked;
+    kernels.embedding_sqnorms(lookups_at(lookups), at<double>(sqnorms), accumulate);
+  });
+  m.def("clipped_embedding_sum_cpu", [](const LookupArguments &lookups, uintptr_t factors, int64_t from, int64_t to,
+                                        uintptr_t out, int out_element, double scale) {
+    const CpuKernels &kernels = cpu_kernels();
+    py::gil_scoped_release unlocked;
+    return kernels.clipped_embedding_sum(lookups_at(lookups), at<float>(factors), from, to, at<void>(out), Element(out_element),
+                                         scale);
   });
 }
 
@@ -131,6 +156,7 @@ PYBIND11_MODULE(_native, m) {
                              py::arg("cuda_asked") = PRIVKT_CUDA_ASKED, py::arg("cuda_version") = PRIVKT_CUDA_VERSION,
                              py::arg("cuda_architectures") = PRIVKT_CUDA_ARCHS, py::arg("cuda_reason") = PRIVKT_CUDA_REASON);
   bind_cpu(m);
+  bind_embeddings_cpu(m);
 #if defined(PRIVKT_HAS_CUDA)
   bind_cuda(m);
 #endif

@@ -13,8 +13,15 @@
   bool clipped_sum(const Rows &, const float *, void *, Element, bool, double);                                               \
   void noise(float *, const void *, Element, int64_t, double, const NoiseKey &, uint64_t, uint64_t);                          \
   void quick_normals(const uint64_t *, const uint64_t *, int64_t, double *, double *);                                        \
+  void embedding_sqnorms(const Lookups &, double *, bool);                                                                    \
+  bool clipped_embedding_sum(const Lookups &, const float *, int64_t, int64_t, void *, Element, double);                      \
   }
-#define PRIVKT_TABLE(isa) CpuKernels{#isa, isa::row_sqnorms, isa::clip_factors, isa::clipped_sum, isa::noise, isa::quick_normals}
+#define PRIVKT_TABLE(isa)                                                                                                     \
+  CpuKernels{                                                                                                                 \
+      #isa,                       isa::row_sqnorms,   isa::clip_factors,                                                      \
+      isa::clipped_sum,           isa::noise,         isa::quick_normals,                                                     \
+      isa::embedding_sqnorms,     isa::clipped_embedding_sum,                                                                 \
+  }
 
 PRIVKT_DECLARE(scalar)
 #if defined(PRIVKT_HAS_X86)

@@ -17,6 +17,9 @@ bool clipped_sum(const Rows &rows, const float *factors, void *out, Element out_
 void noise(float *out, const void *base, Element base_element, int64_t count, double sigma, const NoiseKey &key, uint64_t step,
            uint64_t offset);
 void quick_normals(const uint64_t *radius, const uint64_t *angle, int64_t count, double *first, double *second);
+void embedding_sqnorms(const Lookups &lookups, double *sqnorms, bool accumulate);
+bool clipped_embedding_sum(const Lookups &lookups, const float *factors, int64_t from, int64_t to, void *out, Element out_element,
+                           double scale);
 
 static inline float load(const float *p, int64_t i) { return p[i]; }
 static inline float load(const uint16_t *p, int64_t i) { return float_of(uint32_t(p[i]) << 16); }  // bfloat16

@@ -1,6 +1,5 @@
 // The sum of clipped rows: float32 products, which are the stored clipped rows, added in float64.
-#include "isa.h"
-#include "privkt/grid.h"
+#include "terms.h"
 
 namespace privkt::PRIVKT_ISA {
 
@@ -11,19 +10,6 @@ constexpr int64_t kBlock = 4096;
 
 // Rows at a time: their products meet in registers, so that the sums are read and written an eighth as often.
 constexpr int kTogether = 8;
-
-bool counts(const Rows &rows, const float *factors, int64_t b) {
-  return (rows.mask == nullptr || rows.mask[b] != 0) && factors[b] > 0.0f && factors[b] <= 0x1.fffffep127f;
-}
-
-// What a product adds to its column: itself, or its whole cells.
-struct AsIs {
-  double operator()(float product) const { return double(product); }
-};
-struct Cells {
-  double scale, most;
-  double operator()(float product) const { return cells_of(product, scale, most); }
-};
 
 // Each column adds its rows in order b = 0, 1, ..., whatever the vector width and however many rows go together: every
 // instruction set gives the same bits.
@@ -43,9 +29,7 @@ void sum_block(const Rows &rows, const float *factors, int64_t first, int64_t co
   float factor[kTogether];
   int waiting = 0;
   for (int64_t b = 0; b < rows.batch; ++b) {
-    // Rows that do not count, or whose factor clip_factors has set to zero because they are not finite, are not
-    // read at all: 0 * NaN would be NaN.
-    if (!counts(rows, factors, b)) continue;
+    if (!counts(rows.mask, factors, b)) continue;
     row[waiting] = static_cast<const T *>(rows.data) + b * rows.stride + first;
     factor[waiting] = factors[b];
     if (++waiting == kTogether) {
@@ -61,27 +45,18 @@ void finish(const double *sums, int64_t count, Out *out, bool accumulate) {
   for (int64_t j = 0; j < count; ++j) out[j] = Out(accumulate ? double(out[j]) + sums[j] : sums[j]);
 }
 
-bool finish(const double *sums, int64_t count, int64_t *out, bool accumulate) {
-  if (!accumulate) {
-    for (int64_t j = 0; j < count; ++j) out[j] = 0;
-  }
-  int64_t misfits = 0;
-  for (int64_t j = 0; j < count; ++j) misfits += add_cells(out + j, sums[j]) ? 0 : 1;
-  return misfits == 0;
-}
-
 template <typename T>
 bool sum_rows(const Rows &rows, const float *factors, void *out, Element out_element, bool accumulate, double scale) {
   double sums[kBlock];
   bool fits = true;
-  int64_t counting = 0;
-  for (int64_t b = 0; b < rows.batch; ++b) counting += counts(rows, factors, b) ? 1 : 0;
-  const Cells cells = {scale, most_cells(counting)};
+  const Cells cells = {scale, most_cells(counting(rows.mask, factors, rows.batch))};
   for (int64_t first = 0; first < rows.width; first += kBlock) {
     const int64_t count = rows.width - first < kBlock ? rows.width - first : kBlock;
     if (out_element == Element::int64) {
       sum_block<T>(rows, factors, first, count, sums, cells);
-      fits &= finish(sums, count, static_cast<int64_t *>(out) + first, accumulate);
+      int64_t *to = static_cast<int64_t *>(out) + first;
+      for (int64_t j = 0; !accumulate && j < count; ++j) to[j] = 0;
+      fits &= add_whole(sums, count, to);
       continue;
     }
     sum_block<T>(rows, factors, first, count, sums, AsIs{});

@@ -5,6 +5,7 @@ compute. `PRIVKT_KERNELS=reference` is the only way to run the reference, and wh
 native module is an error at the first call, never a silent fallback.
 """
 
+from privkt.kernels.embeddings import clipped_embedding_sum, embedding_sqnorms
 from privkt.kernels.factors import ClipFactors, clip_factors, row_sqnorms
 from privkt.kernels.grid import grid_scale
 from privkt.kernels.native import KernelsUnavailable, build_info, is_private
@@ -26,7 +27,9 @@ __all__ = [
     "chacha20_block",
     "clip_and_sum",
     "clip_factors",
+    "clipped_embedding_sum",
     "clipped_sum",
+    "embedding_sqnorms",
     "gaussian_noise",
     "gaussian_tv_per_coordinate",
     "grid_scale",

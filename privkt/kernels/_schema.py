@@ -17,6 +17,7 @@ from privkt.kernels import checks, native, reference
 
 _library = torch.library.Library("privkt", "DEF")
 
+_LOOKUPS = "Tensor ids, Tensor grad"
 _NOISE = "float sigma, Tensor key, int step, int offset"
 SCHEMAS = {
     "row_sqnorms": "(Tensor rows, Tensor? mask) -> Tensor",
@@ -26,6 +27,11 @@ SCHEMAS = {
     "add_clipped_sum_": "(Tensor(a!) out, Tensor rows, Tensor factors, Tensor? mask, float? scale=None) -> ()",
     "clip_and_sum_": (
         "(Tensor(a!) out, Tensor rows, float max_norm, Tensor? mask, float? scale=None) -> (Tensor, Tensor)"
+    ),
+    "embedding_sqnorms": f"({_LOOKUPS}, Tensor? mask, int? padding_idx) -> Tensor",
+    "add_embedding_sqnorms_": f"(Tensor(a!) sqnorms, {_LOOKUPS}, Tensor? mask, int? padding_idx) -> ()",
+    "add_clipped_embedding_sum_": (
+        f"(Tensor(a!) out, {_LOOKUPS}, Tensor factors, Tensor? mask, int? padding_idx, float? scale) -> ()"
     ),
     "gaussian_noise_": f"(Tensor(a!) out, {_NOISE}) -> ()",
     "add_gaussian_noise_": f"(Tensor(a!) x, {_NOISE}) -> ()",
@@ -44,6 +50,9 @@ FAKES: dict[str, Callable[..., Any]] = {
     "clipped_sum": lambda rows, factors, mask: rows.new_empty(rows.shape[1], dtype=torch.float32),
     "add_clipped_sum_": lambda out, rows, factors, mask, scale=None: None,
     "clip_and_sum_": lambda out, rows, max_norm, mask, scale=None: _factors_like(rows),
+    "embedding_sqnorms": lambda ids, grad, mask, padding: grad.new_empty(grad.shape[0], dtype=torch.float64),
+    "add_embedding_sqnorms_": lambda sqnorms, ids, grad, mask, padding: None,
+    "add_clipped_embedding_sum_": lambda out, ids, grad, factors, mask, padding, scale: None,
     "gaussian_noise_": lambda out, sigma, key, step, offset: None,
     "add_gaussian_noise_": lambda x, sigma, key, step, offset: None,
     "noisy_sum": lambda total, sigma, key, step, offset, scale=None: torch.empty_like(total, dtype=torch.float32),

@@ -123,6 +123,78 @@ def clip_and_sum_(out: Tensor, rows: Tensor, max_norm: float, mask: Tensor | Non
         )
 
 
+def _lookups(op: str, ids: Tensor, grad: Tensor, mask: Tensor | None, padding_idx: int | None) -> None:
+    if ids.dtype != torch.int64:
+        got = str(ids.dtype).removeprefix("torch.")
+        raise TypeError(f"{op}: ids must be int64, got {got}; convert them before the call")
+    if grad.dtype not in ROW_DTYPES:
+        got = str(grad.dtype).removeprefix("torch.")
+        raise TypeError(f"{op}: grad must be {_names(ROW_DTYPES)}, got {got}; convert it before the call")
+    if ids.dim() != 2 or grad.dim() != 3 or grad.shape[:2] != ids.shape or grad.shape[2] == 0:
+        raise ValueError(
+            f"{op}: ids must have shape [batch, steps] and grad [batch, steps, width], width 1 or more, "
+            f"got {list(ids.shape)} and {list(grad.shape)}; reshape them before the call"
+        )
+    if grad.numel() > 0 and grad.shape[2] > 1 and grad.stride(2) != 1:
+        raise ValueError(
+            f"{op}: grad must be contiguous along the width, got stride {grad.stride(2)}; call .contiguous() on it"
+        )
+    _same_device(op, "ids", ids, grad, "grad")
+    if mask is not None:
+        _vector(op, "mask", mask, ids.shape[0], (torch.bool,))
+        _same_device(op, "mask", mask, grad, "grad")
+    if padding_idx is not None and padding_idx < 0:
+        raise ValueError(
+            f"{op}: padding_idx must be an id or None, got {padding_idx}; count it from the start, as nn.Embedding does"
+        )
+
+
+def _ids_below(op: str, ids: Tensor, counts: Tensor | None, rows: int) -> None:
+    """Only on the CPU: elsewhere looking would wait for the device. The text names no id: they are private."""
+    if ids.device.type != "cpu":
+        return
+    outside = (ids < 0) | (ids >= rows)
+    if bool((outside if counts is None else outside & counts[:, None]).any()):
+        raise IndexError(f"{op}: ids must lie in [0, {rows}), got one outside; pass ids and rows of one embedding")
+
+
+def embedding_sqnorms(ids: Tensor, grad: Tensor, mask: Tensor | None, padding_idx: int | None) -> None:
+    _lookups("embedding_sqnorms", ids, grad, mask, padding_idx)
+
+
+def add_embedding_sqnorms_(
+    sqnorms: Tensor, ids: Tensor, grad: Tensor, mask: Tensor | None, padding_idx: int | None
+) -> None:
+    embedding_sqnorms(ids, grad, mask, padding_idx)
+    _vector("embedding_sqnorms", "out", sqnorms, ids.shape[0], (torch.float64,))
+    _same_device("embedding_sqnorms", "out", sqnorms, grad, "grad")
+
+
+def add_clipped_embedding_sum_(
+    out: Tensor,
+    ids: Tensor,
+    grad: Tensor,
+    factors: Tensor,
+    mask: Tensor | None,
+    padding_idx: int | None,
+    scale: float | None,
+) -> None:
+    op = "clipped_embedding_sum"
+    _lookups(op, ids, grad, mask, padding_idx)
+    _vector(op, "factors", factors, ids.shape[0], (torch.float32,))
+    _same_device(op, "factors", factors, grad, "grad")
+    _vector(op, "out", out, None, SUM_DTYPES)
+    _same_device(op, "out", out, grad, "grad")
+    _grid(op, "out", out, scale)
+    if out.shape[0] % grad.shape[2]:
+        raise ValueError(
+            f"{op}: out must have whole rows of {grad.shape[2]}, the width of grad, got {out.shape[0]} elements; "
+            "pass the sum of the embedding's weight, flattened"
+        )
+    counts = (factors > 0) & factors.isfinite()
+    _ids_below(op, ids, counts if mask is None else counts & mask, out.shape[0] // grad.shape[2])
+
+
 def _noise(op: str, sigma: float, key: Tensor) -> None:
     if not (sigma == 0 or SIGMA_RANGE[0] <= sigma <= SIGMA_RANGE[1]):
         raise ValueError(f"{op}: sigma must be 0 or between 2^-100 and 2^100, got {sigma}; rescale the gradients")

@@ -157,7 +157,6 @@ def clip_factors(
 
 
 def _sum_into(
-    op: str,
     out: Tensor,
     rows: Tensor,
     factors: Tensor,
@@ -174,27 +173,82 @@ def _sum_into(
         return *piece, _at(out, start), element, accumulate, cells
 
     grain = max(_ELEMENTS_A_THREAD // max(batch, 1), 1 << 12)
-    grid.need_fit(op, _split("clipped_sum", rows.device, width, grain, run))
+    grid.need_fit("clipped_sum", _split("clipped_sum", rows.device, width, grain, run))
 
 
 def clipped_sum(rows: Tensor, factors: Tensor, mask: Tensor | None) -> Tensor:
     out = rows.new_empty(rows.shape[1], dtype=torch.float32)
-    _sum_into("clipped_sum", out, rows, factors, mask, accumulate=False)
+    _sum_into(out, rows, factors, mask, accumulate=False)
     return out
 
 
 def add_clipped_sum_(
     out: Tensor, rows: Tensor, factors: Tensor, mask: Tensor | None, scale: float | None = None
 ) -> None:
-    _sum_into("clipped_sum", out, rows, factors, mask, True, scale)
+    _sum_into(out, rows, factors, mask, True, scale)
 
 
 def clip_and_sum_(
     out: Tensor, rows: Tensor, max_norm: float, mask: Tensor | None, scale: float | None = None
 ) -> tuple[Tensor, Tensor]:
     factors, finite = clip_factors(row_sqnorms(rows, mask), max_norm, rows.shape[1], 0.0, mask)
-    _sum_into("clip_and_sum", out, rows, factors, mask, True, scale)
+    _sum_into(out, rows, factors, mask, True, scale)
     return factors, finite
+
+
+def _lookups(
+    ids: Tensor, places: Tensor, grad: Tensor, mask: Tensor | None, padding_idx: int | None, start: int, stop: int
+) -> tuple[int, ...]:
+    """How the binding is told of samples start...stop; ids and places are sorted sample by sample, or all together."""
+    where = (_at(ids, start), _at(places, start), _at(grad, start), _ELEMENTS[grad.dtype])
+    shape = (grad.shape[2], grad.stride(0), grad.stride(1), stop - start, grad.shape[1])
+    return *where, *shape, _at(mask, start), -1 if padding_idx is None else padding_idx
+
+
+def _embedding_sqnorms_into(
+    sqnorms: Tensor, ids: Tensor, grad: Tensor, mask: Tensor | None, padding_idx: int | None, accumulate: bool
+) -> None:
+    batch, steps, width = grad.shape
+    order = torch.sort(ids.contiguous(), dim=1, stable=True)
+
+    def run(start: int, stop: int) -> tuple[Any, ...]:
+        piece = _lookups(order.values, order.indices, grad, mask, padding_idx, start, stop)
+        return piece, _at(sqnorms, start), accumulate
+
+    _split("embedding_sqnorms", grad.device, batch, _ELEMENTS_A_THREAD // max(steps * width, 1) + 1, run)
+
+
+def embedding_sqnorms(ids: Tensor, grad: Tensor, mask: Tensor | None, padding_idx: int | None) -> Tensor:
+    sqnorms = grad.new_empty(grad.shape[0], dtype=torch.float64)
+    _embedding_sqnorms_into(sqnorms, ids, grad, mask, padding_idx, accumulate=False)
+    return sqnorms
+
+
+def add_embedding_sqnorms_(
+    sqnorms: Tensor, ids: Tensor, grad: Tensor, mask: Tensor | None, padding_idx: int | None
+) -> None:
+    _embedding_sqnorms_into(sqnorms, ids, grad, mask, padding_idx, accumulate=True)
+
+
+def add_clipped_embedding_sum_(
+    out: Tensor,
+    ids: Tensor,
+    grad: Tensor,
+    factors: Tensor,
+    mask: Tensor | None,
+    padding_idx: int | None,
+    scale: float | None,
+) -> None:
+    batch, _, width = grad.shape
+    order = torch.sort(ids.flatten(), stable=True)
+    lookups = _lookups(order.values, order.indices, grad, mask, padding_idx, 0, batch)
+    into = (out.data_ptr(), _ELEMENTS[out.dtype], 1.0 if scale is None else scale)
+
+    def run(start: int, stop: int) -> tuple[Any, ...]:
+        return lookups, _at(factors), start, stop, *into
+
+    grain = _ELEMENTS_A_THREAD // width + 1
+    grid.need_fit("clipped_embedding_sum", _split("clipped_embedding_sum", grad.device, ids.numel(), grain, run))
 
 
 def _noise(out: Tensor, base: Tensor | None, sigma: float, key: Tensor, step: int, offset: int) -> None:

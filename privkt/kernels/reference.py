@@ -8,7 +8,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from privkt.kernels import grid
+from privkt.kernels import grid, reference_sums
+from privkt.kernels.reference_embeddings import add_clipped_embedding_sum_ as add_clipped_embedding_sum_
+from privkt.kernels.reference_embeddings import add_embedding_sqnorms_ as add_embedding_sqnorms_
+from privkt.kernels.reference_embeddings import embedding_sqnorms as embedding_sqnorms
 from privkt.kernels.reference_noise import normals_added
 
 
@@ -41,39 +44,29 @@ def clip_factors(
 
 def _products(rows: Tensor, factors: Tensor, mask: Tensor | None) -> Tensor:
     """float32 [batch, width]: the stored clipped rows; zeros for rows that do not count."""
-    counts = (factors > 0) & factors.isfinite()
-    if mask is not None:
-        counts &= mask
     # where, not multiplication: 0 * NaN is NaN
-    return torch.where(counts[:, None], rows.float() * factors[:, None], 0.0)
+    return torch.where(reference_sums.counted(factors, mask)[:, None], rows.float() * factors[:, None], 0.0)
 
 
 def clipped_sum(rows: Tensor, factors: Tensor, mask: Tensor | None) -> Tensor:
     return _products(rows, factors, mask).double().sum(0).float()
 
 
-def add_products_(op: str, out: Tensor, products: Tensor, scale: float | None) -> None:
-    """Adds stored products [n, width] to out [width]: as they are, in float64; or, with a scale, their whole cells."""
-    if scale is None:
-        out.copy_(out.double() + products.double().sum(0))
-        return
-    cells = products.double() * scale
-    fits = (cells.abs().sum(0) + out.double().abs() <= grid.MOST_CELLS) & cells.isfinite().all(0)
-    out += torch.where(fits, cells, 0.0).trunc().to(torch.int64).sum(0)
-    grid.need_fit(op, bool(fits.all()))
-
-
 def add_clipped_sum_(
     out: Tensor, rows: Tensor, factors: Tensor, mask: Tensor | None, scale: float | None = None
 ) -> None:
-    add_products_("clipped_sum", out, _products(rows, factors, mask), scale)
+    products = _products(rows, factors, mask)
+    if scale is None:
+        out.copy_(out.double() + products.double().sum(0))
+    else:
+        reference_sums.add_cells_("clipped_sum", out, products, scale)
 
 
 def clip_and_sum_(
     out: Tensor, rows: Tensor, max_norm: float, mask: Tensor | None, scale: float | None = None
 ) -> tuple[Tensor, Tensor]:
     factors, finite = clip_factors(row_sqnorms(rows, mask), max_norm, rows.shape[1], 0.0, mask)
-    add_products_("clip_and_sum", out, _products(rows, factors, mask), scale)
+    add_clipped_sum_(out, rows, factors, mask, scale)
     return factors, finite
 
 

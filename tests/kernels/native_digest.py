@@ -10,6 +10,32 @@ import random
 import sys
 
 
+def add_embeddings(native, source: random.Random, digest) -> None:
+    batch, steps, width, ids = 3, 40, 547, 7
+    grad = array.array("f", [source.gauss(0, 1) for _ in range(batch * steps * width)])
+    drawn = [source.randrange(ids) for _ in range(batch * steps)]
+    factors = array.array("f", [source.random() for _ in range(batch)])
+
+    def lookups(order: list[int], places: list[int]) -> tuple[array.array, ...]:
+        return array.array("q", [drawn[i] for i in order]), array.array("q", places)
+
+    shape = (grad.buffer_info()[0], 0, width, steps * width, width, batch, steps, 0, 2)
+    order = sorted(range(batch * steps), key=lambda i: (i // steps, drawn[i]))
+    each = lookups(order, [i % steps for i in order])
+    sqnorms = array.array("d", bytes(8 * batch))
+    native.embedding_sqnorms_cpu((*(x.buffer_info()[0] for x in each), *shape), sqnorms.buffer_info()[0], False)
+    digest.update(sqnorms)
+    order = sorted(range(batch * steps), key=drawn.__getitem__)
+    together = lookups(order, order)
+    for code, element in (("f", 0), ("d", 2), ("q", 3)):
+        total = array.array(code, [1] * (ids * width))
+        into = (0, batch * steps, total.buffer_info()[0], element, 2.0**40)
+        sorted_at = (*(x.buffer_info()[0] for x in together), *shape)
+        fits = native.clipped_embedding_sum_cpu(sorted_at, factors.buffer_info()[0], *into)
+        digest.update(total)
+        digest.update(bytes([fits]))
+
+
 def main(path: str) -> None:
     spec = importlib.util.spec_from_file_location("_native", path)
     assert spec is not None
@@ -36,6 +62,7 @@ def main(path: str) -> None:
         )
         for x in (sqnorms, factors, finite, out, cells, bytes([fits])):
             digest.update(x)
+    add_embeddings(native, source, digest)
     count = 20_000
     noise, base = array.array("f", bytes(4 * count)), array.array("d", [source.gauss(0, 9) for _ in range(count)])
     for address in (0, base.buffer_info()[0]):

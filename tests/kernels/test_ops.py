@@ -14,11 +14,13 @@ from privkt.kernels import _schema, native
 
 KEY = torch.arange(32, dtype=torch.uint8)
 MASK = torch.tensor([True, False, True])
+IDS = torch.tensor([[0, 1, 2, 2, 3], [0] * 5, [3, 1, 3, 1, 3]])
 
 
 def arguments(op: str) -> tuple:
     rows = torch.randn(3, 5, generator=torch.Generator().manual_seed(0))
     sqnorms = rows.double().square().sum(1)
+    lookups = torch.randn(3, 5, 2, generator=torch.Generator().manual_seed(1))
     noise = (1.5, KEY, 3, 4)
     return {
         "row_sqnorms": (rows, MASK),
@@ -27,6 +29,9 @@ def arguments(op: str) -> tuple:
         "clipped_sum": (rows, torch.ones(3), None),
         "add_clipped_sum_": (torch.zeros(5, dtype=torch.float64), rows, torch.ones(3), MASK),
         "clip_and_sum_": (torch.zeros(5), rows, 1.0, MASK),
+        "embedding_sqnorms": (IDS, lookups, MASK, 1),
+        "add_embedding_sqnorms_": (sqnorms, IDS, lookups, MASK, None),
+        "add_clipped_embedding_sum_": (torch.zeros(8, dtype=torch.float64), IDS, lookups, torch.ones(3), MASK, 1, None),
         "gaussian_noise_": (torch.empty(9), *noise),
         "add_gaussian_noise_": (torch.zeros(9), *noise),
         "noisy_sum": (torch.zeros(9, dtype=torch.float64), *noise),

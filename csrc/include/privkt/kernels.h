@@ -17,6 +17,18 @@ struct Rows {
   const uint8_t *mask;  // [batch], or null: every row counts
 };
 
+// Gradients of looked-up vectors: step t of sample b at grad + b * sample_stride + t * step_stride, [batch, steps, width].
+// Row v of the sample's [V, width] is the float32 sum, in the order of the steps, of those whose id is v.
+struct Lookups {
+  const int64_t *ids, *places;  // sorted ids and where each came from, places ascending where ids are equal
+  const void *grad;
+  Element element;  // float32 or bfloat16
+  int64_t width, sample_stride, step_stride;
+  int64_t batch, steps;
+  const uint8_t *mask;  // [batch], or null: every sample counts
+  int64_t padding;      // the id that has no gradient; negative: none
+};
+
 struct NoiseKey {
   uint32_t word[8];
 };
@@ -36,6 +48,13 @@ struct CpuKernels {
                 uint64_t step, uint64_t offset);
   // The noise's quick path for chosen uniforms, so that tests can measure the error that its bound assumes.
   void (*quick_normals)(const uint64_t *radius, const uint64_t *angle, int64_t count, double *first, double *second);
+  // sqnorms[b] (+)= |row b|^2 over all V in float64. ids and places are [batch, steps], each sample sorted by itself.
+  void (*embedding_sqnorms)(const Lookups &lookups, double *sqnorms, bool accumulate);
+  // out[v * width + j] += sum over b of float32(factors[b] * row b[v, j]), out and scale as in clipped_sum, but float64 is
+  // added to row by row. All samples are sorted together, places are b * steps + t; this call adds the ids that begin in
+  // [from, to) of them. Ids of samples that count must lie in [0, V).
+  bool (*clipped_embedding_sum)(const Lookups &lookups, const float *factors, int64_t from, int64_t to, void *out,
+                                Element out_element, double scale);
 };
 
 const CpuKernels &cpu_kernels();      // for this processor, or the one that PRIVKT_CPU_ISA names; throws std::runtime_error
