@@ -1,0 +1,1 @@
+"""A whole private training step, side by side: no privacy, Opacus, fastDP, Opake, privkt."""

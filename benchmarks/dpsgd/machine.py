@@ -1,0 +1,76 @@
+"""What a result was measured on, in words that name no machine."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import importlib.util
+import os
+import platform
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from privkt import kernels
+
+_PACKAGES = ("torch", "transformers", "peft", "opacus", "fastDP", "opake")
+
+
+def describe(device: str, threads: int) -> dict[str, Any]:
+    """Processor, threads, and the version of everything that takes part."""
+    build = kernels.build_info()
+    return {
+        "cpu": _processor(),
+        "cores": os.cpu_count(),
+        "gpu": torch.cuda.get_device_name() if device.startswith("cuda") else None,
+        "threads": threads,
+        "python": platform.python_version(),
+        **{package: _version(package) for package in _PACKAGES},
+        "privkt": build["version"],
+        "privkt_source": _source(),
+        "cpu_isa": build["cpu_isa"],
+        "compiler": build["compiler"],
+    }
+
+
+def slug(machine: dict[str, Any]) -> str:
+    """A file name's part: the device and the threads."""
+    words = machine["gpu"] or f"{machine['cpu']} {machine['threads']} threads"
+    return re.sub(r"[^a-z0-9]+", "-", words.lower()).strip("-")
+
+
+def _processor() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        names = [x.split(":", 1)[1].strip() for x in cpuinfo.read_text().splitlines() if x.startswith("model name")]
+        if names:
+            return names[0]
+    return platform.processor() or platform.machine()
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        pass
+    if importlib.util.find_spec(package) is None:
+        return None
+    return str(getattr(importlib.import_module(package), "__version__", "unknown"))  # fastDP, taken from its sources
+
+
+def _source() -> str:
+    """A short hash of privkt as it is measured: numbers of another one do not go into the same file."""
+    spec = importlib.util.find_spec("privkt")
+    native = importlib.util.find_spec("privkt.kernels._native")
+    assert spec is not None
+    assert spec.submodule_search_locations is not None
+    folders = [Path(folder) for folder in spec.submodule_search_locations]
+    files = {file for folder in folders for part in ("dpsgd", "kernels") for file in (folder / part).glob("*.py")}
+    if native is not None and native.origin is not None:
+        files.add(Path(native.origin))
+    digest = hashlib.sha256()
+    for file in sorted(files, key=lambda file: file.name):
+        digest.update(file.name.encode() + b"\0" + hashlib.sha256(file.read_bytes()).digest())
+    return digest.hexdigest()[:12]

@@ -1,0 +1,88 @@
+"""The benchmark of whole steps runs, goes on where it stopped, and its probe finds a step that does not clip."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+
+
+@pytest.fixture(autouse=True)
+def _package(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(BENCHMARKS)
+
+
+def test_the_benchmark_runs(tmp_path: Path) -> None:
+    out = tmp_path / "result.json"
+    command = [sys.executable, str(BENCHMARKS / "dpsgd"), "--quick", "--cases", "lora", "--threads", "1"]
+    command += ["--contenders", "plain,privkt", "--out", str(out)]
+    subprocess.run(command, check=True, capture_output=True, cwd=tmp_path)
+    result = json.loads(out.read_text())
+    contenders = result["cases"]["lora"]["contenders"]
+    for name in ("plain", "privkt"):
+        assert contenders[name]["median_ms"] > 0
+        assert contenders[name]["steps"] == 2
+        assert contenders[name]["peak_mib"] >= 0
+    assert contenders["plain"]["ratio_to_plain"] == 1
+    assert contenders["privkt"]["probe"]["moved"] < 1.001
+    assert contenders["privkt"]["probe"]["error"] < 1e-3
+    assert contenders["privkt"]["probe"]["untrained"] == 0
+    assert contenders["opacus hooks"] == {"absent": "not asked for"}
+    assert out.with_suffix(".png").stat().st_size > 10_000
+
+
+def _probe(kind: Any) -> dict[str, Any]:
+    from dpsgd.cases import QUICK
+    from dpsgd.probe import probe, reference
+
+    case = QUICK[0]
+    return probe(kind, case, "cpu", reference(case))
+
+
+def test_the_probe_finds_a_step_that_does_not_clip() -> None:
+    from dpsgd.contenders.plain import Plain
+
+    assert _probe(Plain)["moved"] > 1.5
+
+
+def test_the_probe_finds_a_step_that_clips_the_mean() -> None:
+    import torch
+    from dpsgd.contenders.plain import Plain
+    from dpsgd.models import Batch
+
+    class OfTheMean(Plain):
+        """Planted: the batch is clipped as if it were one record (Opacus' hooks with a soft prompt of PEFT)."""
+
+        def step(self, batch: Batch) -> None:
+            self.model(**batch).loss.backward()
+            torch.nn.utils.clip_grad_norm_(self.parameters, self.setting.max_grad_norm)
+            self.optimizer.step()
+
+    assert _probe(OfTheMean)["moved"] > 1.1
+
+
+def test_a_result_goes_on_only_where_it_was_measured_alike(tmp_path: Path) -> None:
+    from dpsgd.command import _begin
+
+    out = tmp_path / "result.json"
+    before = {"machine": {"cpu": "a", "threads": 2}, "settings": {"repeats": 7}, "cases": {"lora": {}}}
+    empty: dict[str, Any] = {**before, "cases": {}}
+    assert _begin(out, False, empty) == empty
+    out.write_text(json.dumps(before))
+    assert _begin(out, False, empty) == before
+    assert _begin(out, True, empty) == empty
+    with pytest.raises(SystemExit, match="got another threads; name another file with --out, or give --fresh"):
+        _begin(out, False, {**empty, "machine": {"cpu": "a", "threads": 1}})
+
+
+def test_reasons_name_no_path() -> None:
+    from dpsgd.worker import reason
+
+    assert reason(OSError("cannot open '/home/somebody/x' now\nmore")) == "OSError: cannot open <path> now"
+    assert reason(ValueError()) == "ValueError"
