@@ -149,3 +149,53 @@ def test_a_callback_that_stops_is_refused(dp, tmp_path):
     with pytest.raises(RefusedTraining, match="stopping because of private data has no accounting"):
         trainer.train()
     assert trainer.release is None
+
+
+def test_trls_sft_trainer_trains_privately_and_refuses_packing(dp, ledger, tmp_path):
+    """The example's three changes, on a tiny model: TRL's own templates, masks and checkpointing around our step."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+    from trl import SFTConfig, SFTTrainer
+
+    words = [f"w{i}" for i in range(55)]
+    tokenizer = Tokenizer(models.WordLevel({w: i for i, w in enumerate(["<pad>", "<eos>", "<unk>", *words])}, "<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", eos_token="<eos>", unk_token="<unk>")
+    rows = [
+        {"prompt": " ".join(words[i % 9 : i % 9 + 4]), "completion": " ".join(words[i % 7 : i % 7 + 3])}
+        for i in range(60)
+    ]
+
+    def trainer(**changes):
+        settings = {
+            "output_dir": str(tmp_path / "out"),
+            "per_device_train_batch_size": 4,
+            "gradient_accumulation_steps": 3,
+            "max_steps": 2,
+            "max_length": 8,
+            "bf16": False,
+            "report_to": "none",
+            "use_cpu": True,
+            "disable_tqdm": True,
+        }
+        return private(SFTTrainer)(
+            model=dp.make("llama-lora"),
+            args=SFTConfig(**{**settings, **changes}),
+            train_dataset=Dataset.from_list(rows),
+            processing_class=fast,
+            privacy=TrainerPrivacy(Budget(8.0, 1e-3, ledger=ledger), size=60),
+        )
+
+    with pytest.raises(RefusedTraining, match="packing must be off"):
+        trainer(packing=True)
+    trained = trainer()
+    before = dp.weights(trained.model)
+    trained.train()
+    folder = trained.save_release(tmp_path / "released")
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "README.md",
+        "adapter_config.json",
+        "adapter_model.safetensors",
+    ]
+    assert not torch.equal(dp.weights(trained.model), before)
+    assert trained.release.charge == ledger.charges()[0].id
