@@ -10,7 +10,7 @@ from privkt.dpsgd.errors import (
 from privkt.dpsgd.losses import causal_lm_losses, classification_losses
 from privkt.dpsgd.peft_types import register_adapter
 from privkt.dpsgd.plan import Plan, make_plan, steps_of
-from privkt.dpsgd.rules import Rule, register_rule, rule_for
+from privkt.dpsgd.rules import RepeatedRule, Rule, register_rule, rule_for
 from privkt.dpsgd.sampling import Keys
 from privkt.dpsgd.training import PrivateTraining
 
@@ -20,6 +20,7 @@ __all__ = [
     "Plan",
     "PrivateTraining",
     "RefusedTraining",
+    "RepeatedRule",
     "Rule",
     "TrainingError",
     "UnknownLayer",

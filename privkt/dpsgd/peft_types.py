@@ -34,9 +34,9 @@ _COMMON = ("peft_type", "task_type", "modules_to_save")
 
 _CHOOSE = "choose LORA, IA3, VERA, LN_TUNING, PROMPT_TUNING, P_TUNING or PREFIX_TUNING"
 _INSTEAD = {
-    "ADALORA": "its ranks follow the raw gradients of single steps; choose LORA with a fixed r",
+    "ADALORA": "its ranks change between steps, outside the noisy update; choose LORA with a fixed r",
     "MULTITASK_PROMPT_TUNING": "its prompt is made from factors that tasks share; choose PROMPT_TUNING for each task",
-    "CPT": "it needs the training texts again at inference; choose PROMPT_TUNING",
+    "CPT": "its config holds training texts; choose PROMPT_TUNING",
     "ADAPTION_PROMPT": "its gates are read inside the attention; choose PREFIX_TUNING",
     "XLORA": "it runs the model twice a batch; choose LORA",
 }

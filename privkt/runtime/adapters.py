@@ -21,35 +21,64 @@ _MAX_HEADER = 16 * 2**20
 _DTYPES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
 _NAME = re.compile(r"[A-Za-z0-9_.\-]{1,512}")
 _WORD = re.compile(r"[A-Za-z0-9_.\-]{1,256}")
-_KINDS = {"LORA": "adapter", "PROMPT_TUNING": "soft-prompt"}
+_KINDS = {
+    "LORA": "adapter",
+    "IA3": "adapter",
+    "VERA": "adapter",
+    "LN_TUNING": "adapter",
+    "TRAINABLE_TOKENS": "adapter",
+    "PROMPT_TUNING": "soft-prompt",
+    "P_TUNING": "soft-prompt",
+    "PREFIX_TUNING": "soft-prompt",
+}
 
+_TARGETS = {"target_modules": "words", "exclude_modules": "words", "modules_to_save": "words"}
+_LAYERS = {"layers_to_transform": "ints", "layers_pattern": "words", "fan_in_fan_out": "bool", "bias": "word"}
+_PROMPT = {
+    "num_virtual_tokens": "int",
+    "token_dim": "int",
+    "num_transformer_submodules": "int",
+    "num_attention_heads": "int",
+    "num_layers": "int",
+    "modules_to_save": "words",
+}
 # What may cross, by PEFT type. Everything else must be unset, or is dropped because it never matters to a reader.
 _ALLOWED: dict[str, dict[str, str]] = {
     "LORA": {
+        **_TARGETS,
+        **_LAYERS,
         "r": "int",
         "lora_alpha": "number",
         "lora_dropout": "number",
-        "target_modules": "words",
-        "exclude_modules": "words",
-        "modules_to_save": "words",
-        "bias": "word",
-        "fan_in_fan_out": "bool",
         "use_rslora": "bool",
         "use_dora": "bool",
         "lora_bias": "bool",
         "rank_pattern": "map",
         "alpha_pattern": "map",
-        "layers_to_transform": "ints",
-        "layers_pattern": "words",
         "init_lora_weights": "init",
+        "trainable_token_indices": "tokens",
     },
-    "PROMPT_TUNING": {
-        "num_virtual_tokens": "int",
-        "token_dim": "int",
-        "num_transformer_submodules": "int",
-        "num_attention_heads": "int",
-        "num_layers": "int",
+    "IA3": {**_TARGETS, "feedforward_modules": "words", "fan_in_fan_out": "bool"},
+    "VERA": {
+        **_TARGETS,
+        **_LAYERS,
+        "r": "int",
+        "vera_dropout": "number",
+        "projection_prng_key": "int",
+        "save_projection": "bool",
+        "d_initial": "number",
     },
+    "LN_TUNING": _TARGETS,
+    "TRAINABLE_TOKENS": {**_TARGETS, "token_indices": "tokens"},
+    "PROMPT_TUNING": _PROMPT,
+    "P_TUNING": {
+        **_PROMPT,
+        "encoder_reparameterization_type": "word",
+        "encoder_hidden_size": "int",
+        "encoder_num_layers": "int",
+        "encoder_dropout": "number",
+    },
+    "PREFIX_TUNING": {**_PROMPT, "encoder_hidden_size": "int", "prefix_projection": "bool"},
 }
 _COMMON = {"task_type": "word"}
 _DROPPED = frozenset(
@@ -104,7 +133,7 @@ def decode_adapter(data: bytes) -> Adapter | SoftPrompt:
     config = note["config"]
     if _whitelisted(config, kind) != config:
         raise WireError("adapter: the config holds settings that may not cross; the sender must drop them")
-    if kind == "soft-prompt":
+    if config["peft_type"] == "PROMPT_TUNING":
         config = {**config, "prompt_tuning_init": "RANDOM"}
     files = {
         CONFIG: json.dumps({**config, "inference_mode": True}, sort_keys=True, indent=2).encode(),
@@ -157,6 +186,12 @@ def _is_word(value: Any) -> bool:
     return isinstance(value, str) and _WORD.fullmatch(value) is not None
 
 
+def _is_tokens(value: Any) -> bool:
+    if isinstance(value, dict):
+        return len(value) < 64 and all(_is_word(k) and isinstance(v, list) and _is_tokens(v) for k, v in value.items())
+    return isinstance(value, list) and len(value) < 2**20 and all(type(i) is int and 0 <= i < 2**31 for i in value)
+
+
 _CHECKS: dict[str, Any] = {
     "int": lambda v: type(v) is int and 0 <= v < 2**31,
     "number": _is_number,
@@ -164,6 +199,7 @@ _CHECKS: dict[str, Any] = {
     "word": _is_word,
     "words": lambda v: _is_word(v) or (isinstance(v, list) and len(v) < 4096 and all(map(_is_word, v))),
     "ints": lambda v: isinstance(v, list) and all(type(i) is int and 0 <= i < 2**16 for i in v),
+    "tokens": _is_tokens,
     "map": lambda v: (
         isinstance(v, dict)
         and len(v) < 4096

@@ -1,241 +1,21 @@
-"""Everything that can be trained privately with PEFT, each against a loop over single samples; the rest is refused."""
+"""Everything that can be trained privately, each model against a loop over single samples."""
 
 import json
-from collections.abc import Callable
-from typing import NamedTuple
 
 import pytest
 import torch
-from peft import (
-    IA3Config,
-    LNTuningConfig,
-    LoraConfig,
-    PeftConfig,
-    PeftModel,
-    PrefixTuningConfig,
-    PromptEncoderConfig,
-    PromptTuningConfig,
-    TrainableTokensConfig,
-    VeraConfig,
-    get_peft_model,
-)
+from peft import IA3Config, LoraConfig, PeftModel, PromptEncoderConfig, get_peft_model
 from torch import nn
-from transformers import (
-    BertConfig,
-    BertForSequenceClassification,
-    BertForTokenClassification,
-    GemmaConfig,
-    GemmaForCausalLM,
-    GPT2Config,
-    GPT2ForSequenceClassification,
-    GPT2LMHeadModel,
-    LlamaConfig,
-    LlamaForCausalLM,
-    LlamaForSequenceClassification,
-)
+from trainable_models import CASES, B, base_of, bert, ids, llama, losses_of, make
 
 from privkt import kernels
-from privkt.dpsgd import RefusedTraining, causal_lm_losses, classification_losses
+from privkt.dpsgd import RefusedTraining
 from privkt.dpsgd.engine import Engine
 from privkt.dpsgd.export import payload
 from privkt.dpsgd.peft_types import public_settings
 from privkt.dpsgd.plan import make_plan
 from privkt.privacy import Budget
-
-V, T, B, K = 31, 6, 4, 3
-_DECODER = {
-    "vocab_size": V,
-    "hidden_size": 8,
-    "intermediate_size": 12,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "num_key_value_heads": 1,
-    "pad_token_id": 0,
-    "num_labels": K,
-}
-_GPT2 = {"vocab_size": V, "n_embd": 8, "n_layer": 2, "n_head": 2, "n_positions": 16, "pad_token_id": 0}
-_STILL = {"attn_pdrop": 0.0, "embd_pdrop": 0.0, "resid_pdrop": 0.0, "num_labels": K}
-_BERT = {
-    "vocab_size": V,
-    "hidden_size": 8,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "intermediate_size": 12,
-    "num_labels": K,
-    "hidden_dropout_prob": 0.0,
-    "attention_probs_dropout_prob": 0.0,
-}
-
-
-def llama(kind=LlamaForCausalLM, **changes):
-    return kind(LlamaConfig(**{**_DECODER, "tie_word_embeddings": False, **changes}))
-
-
-def gpt2(kind=GPT2LMHeadModel, **changes):
-    return kind(GPT2Config(**{**_GPT2, **_STILL, **changes}))
-
-
-def gemma():
-    return GemmaForCausalLM(GemmaConfig(**_DECODER, head_dim=4))
-
-
-def bert(kind=BertForSequenceClassification):
-    return kind(BertConfig(**_BERT))
-
-
-class Case(NamedTuple):
-    """A base model, and what makes it trainable: an adapter's config, or names of parts of the base model."""
-
-    base: Callable[[], nn.Module]
-    config: Callable[[], PeftConfig] | None = None
-    parts: tuple[str, ...] = ("",)
-
-
-def _peft(kind, base, task="CAUSAL_LM", **settings):
-    return Case(base, lambda: kind(task_type=task, **settings))
-
-
-def lora(base=llama, task="CAUSAL_LM", **settings):
-    names = {llama: ["q_proj", "down_proj"], gpt2: ["c_attn", "c_proj"], bert: ["query", "value"]}
-    return _peft(LoraConfig, base, task, **{"r": 2, "target_modules": names.get(base), **settings})
-
-
-def only(base, *parts):
-    return Case(base, parts=parts)
-
-
-def _prompt(kind, base=llama, task="CAUSAL_LM", **settings):
-    return _peft(kind, base, task, num_virtual_tokens=3, **settings)
-
-
-def _of(base, kind):
-    return lambda: base(kind)
-
-
-# family-method: what is built. A line here is a promise of docs/training.md.
-CASES: dict[str, Case] = {
-    "llama-lora": lora(),
-    "llama-rslora": lora(use_rslora=True),
-    "llama-lora-lora_bias": lora(lora_bias=True, base=lambda: llama(mlp_bias=True), target_modules=["down_proj"]),
-    "llama-lora-bias_lora_only": lora(
-        bias="lora_only", base=lambda: llama(attention_bias=True), target_modules=["q_proj"]
-    ),
-    "llama-lora-embedding": lora(target_modules=["embed_tokens", "q_proj"]),
-    "llama-lora-head": lora(target_modules=["lm_head"]),
-    "llama-lora-modules_to_save": lora(modules_to_save=["lm_head", "embed_tokens"]),
-    "llama-lora-tokens": lora(trainable_token_indices=[3, 1, 7]),
-    "llama-lora-tokens-tied": lora(
-        trainable_token_indices=[3, 1, 7],
-        base=lambda: llama(tie_word_embeddings=True),
-        target_modules=["q_proj"],
-    ),
-    "llama-dora": lora(use_dora=True),
-    "llama-dora-bias_all": lora(
-        use_dora=True, bias="all", base=lambda: llama(attention_bias=True), target_modules=["q_proj"]
-    ),
-    "llama-dora-embedding": lora(use_dora=True, target_modules=["embed_tokens"]),
-    "llama-ia3": _peft(IA3Config, llama, target_modules=["k_proj", "down_proj"], feedforward_modules=["down_proj"]),
-    "llama-vera": _peft(VeraConfig, llama, target_modules=["q_proj", "down_proj"], r=4),
-    "llama-ln_tuning": _peft(LNTuningConfig, llama, target_modules=["input_layernorm", "norm"]),
-    "llama-tokens": _peft(TrainableTokensConfig, llama, token_indices=[2, 3], target_modules=["embed_tokens"]),
-    "llama-prompt": _prompt(PromptTuningConfig),
-    "llama-p_tuning": _prompt(PromptEncoderConfig, encoder_hidden_size=5),
-    "llama-p_tuning-lstm": _prompt(PromptEncoderConfig, encoder_hidden_size=5, encoder_reparameterization_type="LSTM"),
-    "llama-prefix": _prompt(PrefixTuningConfig),
-    "llama-prefix-projection": _prompt(PrefixTuningConfig, encoder_hidden_size=5, prefix_projection=True),
-    "llama-norms": only(llama, "norm"),
-    "llama-bitfit": only(lambda: llama(attention_bias=True, mlp_bias=True), "bias"),
-    "llama-full": Case(llama),
-    "llama-full-tied": Case(lambda: llama(tie_word_embeddings=True)),
-    "gemma-lora-embedding": lora(base=gemma, target_modules=["embed_tokens"]),
-    "gemma-dora-embedding": lora(base=gemma, use_dora=True, target_modules=["embed_tokens"]),
-    "gpt2-lora": lora(gpt2, fan_in_fan_out=True),
-    "gpt2-lora-embedding": lora(gpt2, target_modules=["wte"]),
-    "gpt2-lora-positions": lora(gpt2, target_modules=["wpe"]),
-    "gpt2-lora-tokens": lora(gpt2, trainable_token_indices=[3, 1]),
-    "gpt2-dora": lora(gpt2, use_dora=True, fan_in_fan_out=True),
-    "gpt2-dora-bias_lora_only": lora(gpt2, use_dora=True, bias="lora_only", fan_in_fan_out=True),
-    "gpt2-ia3": _peft(
-        IA3Config,
-        gpt2,
-        target_modules=["c_attn", "mlp.c_proj"],
-        feedforward_modules=["mlp.c_proj"],
-        fan_in_fan_out=True,
-    ),
-    "gpt2-prompt": _prompt(PromptTuningConfig, gpt2),
-    "gpt2-p_tuning": _prompt(PromptEncoderConfig, gpt2, encoder_hidden_size=5),
-    "gpt2-prefix-projection": _prompt(PrefixTuningConfig, gpt2, encoder_hidden_size=5, prefix_projection=True),
-    "gpt2-bitfit": only(gpt2, "bias"),
-    "gpt2-norms": only(gpt2, "ln_"),
-    "gpt2-full": Case(lambda: gpt2(tie_word_embeddings=False)),
-    "gpt2-full-tied": Case(gpt2),
-    "llama-classifier-lora": lora(_of(llama, LlamaForSequenceClassification), "SEQ_CLS", target_modules=["q_proj"]),
-    "llama-classifier-prompt": _prompt(PromptTuningConfig, _of(llama, LlamaForSequenceClassification), "SEQ_CLS"),
-    "gpt2-classifier-dora": lora(
-        _of(gpt2, GPT2ForSequenceClassification),
-        "SEQ_CLS",
-        target_modules=["c_attn"],
-        use_dora=True,
-        fan_in_fan_out=True,
-    ),
-    "bert-classifier-lora": lora(bert, "SEQ_CLS"),
-    "bert-classifier-dora": lora(bert, "SEQ_CLS", use_dora=True),
-    "bert-classifier-lora-embedding": lora(bert, "SEQ_CLS", target_modules=["word_embeddings", "position_embeddings"]),
-    "bert-classifier-ia3": _peft(
-        IA3Config, bert, "SEQ_CLS", target_modules=["key", "output.dense"], feedforward_modules=["output.dense"]
-    ),
-    "bert-classifier-prompt": _prompt(PromptTuningConfig, bert, "SEQ_CLS"),
-    "bert-classifier-p_tuning": _prompt(PromptEncoderConfig, bert, "SEQ_CLS", encoder_hidden_size=5),
-    "bert-classifier-bitfit": only(bert, "bias"),
-    "bert-classifier-head": only(bert, "classifier"),
-    "bert-tokens-lora": lora(_of(bert, BertForTokenClassification), "TOKEN_CLS", target_modules=["query"]),
-    "bert-tokens-prompt": _prompt(PromptTuningConfig, _of(bert, BertForTokenClassification), "TOKEN_CLS"),
-}
-
-
-def base_of(name):
-    """The case's base model in float64; norms and biases are moved away from where they begin (ones and zeros)."""
-    torch.manual_seed(7)
-    model = CASES[name].base().double()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.dim() == 1:
-                parameter.add_(0.3 * torch.randn_like(parameter))
-    return model
-
-
-def make(name):
-    """The model of a case, ready to be trained; what an adapter adds is moved away from where it begins, too."""
-    model, (_, config, parts) = base_of(name), CASES[name]
-    if config is None:
-        for key, parameter in model.named_parameters():
-            parameter.requires_grad_(any(part in key for part in parts))
-        return model.train()
-    model = get_peft_model(model, config()).double()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.requires_grad:
-                parameter.add_(0.3 * torch.randn_like(parameter))
-    return model.train()
-
-
-def ids():
-    """Token ids; each sample has token 3, which is one of those that some cases train, once or twice."""
-    torch.manual_seed(1)
-    rows = torch.randint(1, V, (B, T))
-    rows[:, 1] = rows[2, 4] = 3
-    return rows
-
-
-def losses_of(model, rows):
-    """One loss a sample, by the shape of the logits."""
-    inputs = {"input_ids": rows, "attention_mask": torch.ones_like(rows)}
-    logits = model(**inputs).logits
-    if logits.dim() == 2:
-        return classification_losses(logits, rows[:, 0] % K)
-    if logits.shape[-1] == K:
-        return torch.stack([nn.functional.cross_entropy(x[-T:], y % K) for x, y in zip(logits, rows, strict=True)])
-    return causal_lm_losses(logits, rows)
+from privkt.runtime.adapters import decode_adapter, encode_adapter
 
 
 def loop(model, rows):
@@ -286,7 +66,7 @@ _ALWAYS = {"base_model_name_or_path", "inference_mode", "prompt_tuning_init"}
 
 
 @pytest.mark.parametrize("name", ADAPTERS)
-def test_the_release_fits_a_fresh_base_model_and_holds_public_settings_alone(name, tmp_path):
+def test_the_release_crosses_fits_a_fresh_base_model_and_holds_public_settings_alone(name, tmp_path):
     model, rows = make(name), ids()
     for config in model.peft_config.values():
         config.base_model_name_or_path = config.revision = "/home/somebody/secret"
@@ -300,10 +80,14 @@ def test_the_release_fits_a_fresh_base_model_and_holds_public_settings_alone(nam
         coordinates=Engine(model).width,
         variation_per_coordinate=kernels.gaussian_tv_per_coordinate(),
     )
-    files = payload(model, guarantee=plan.guarantee(), plan=plan, model_name="public/model", folder=None).files
-    for file, content in files.items():
+    release = payload(model, guarantee=plan.guarantee(), plan=plan, model_name="public/model", folder=None)
+    files = release.files
+    crossed = decode_adapter(encode_adapter(release))
+    assert type(crossed) is type(release)
+    for file, content in crossed.files.items():
         (tmp_path / file).write_bytes(content)
     settings = json.loads(files["adapter_config.json"])
+    assert settings["base_model_name_or_path"] == "public/model"
     assert set(settings) <= _ALWAYS | set(public_settings(settings["peft_type"]))
     assert b"secret" not in b"".join(files.values())
     loaded = PeftModel.from_pretrained(base_of(name), tmp_path).double().eval()
@@ -370,3 +154,59 @@ def test_gradient_checkpointing_gives_the_same_rows(name, reentrant):
     model.enable_input_require_grads()
     model.gradient_checkpointing_enable({"use_reentrant": reentrant})
     assert torch.allclose(engine_rows(model, rows), expected, rtol=1e-6, atol=1e-9)
+
+
+class Convolving(nn.Module):
+    """A convolution, as adapters of vision and speech encoders meet it."""
+
+    def __init__(self, kind):
+        super().__init__()
+        self.inner = kind(3, 4, 3, stride=2, padding=1)
+
+    def forward(self, x):
+        return self.inner(x)
+
+
+IA3_INNER = {"target_modules": ["inner"], "feedforward_modules": ["inner"]}
+
+
+@pytest.mark.parametrize(
+    ("kind", "config"),
+    [
+        (nn.Conv1d, LoraConfig(r=2, use_dora=True, target_modules=["inner"])),
+        (nn.Conv2d, LoraConfig(r=2, use_dora=True, target_modules=["inner"])),
+        (nn.Conv2d, LoraConfig(r=2, use_dora=True, target_modules=["inner"], lora_dropout=0.5)),
+        (nn.Conv2d, IA3Config(**{**IA3_INNER, "feedforward_modules": []})),
+        (nn.Conv2d, IA3Config(**IA3_INNER)),
+    ],
+)
+def test_vectors_of_convolutions(kind, config):
+    torch.manual_seed(3)
+    model = get_peft_model(Convolving(kind).double(), config).double().train()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_("magnitude" in name or "ia3_l" in name).add_(0.3 * torch.randn_like(parameter))
+    (vector,) = [p for p in model.parameters() if p.requires_grad]
+    x = torch.randn(B, 3, 5, *(6,) * (kind is nn.Conv2d), dtype=torch.float64)
+
+    def losses():
+        torch.manual_seed(4)  # dropout
+        return model(x).pow(2).flatten(1).sum(1)
+
+    engine = Engine(model)
+    with engine.microbatch(B):
+        got = engine.rows(losses(), torch.ones(B, dtype=torch.bool)).clone()
+    for row, loss in zip(got.double(), losses(), strict=True):
+        (expected,) = torch.autograd.grad(loss, [vector], retain_graph=True)
+        assert float((row - expected.flatten()).norm()) <= 1e-6 * float(expected.norm())
+
+
+@pytest.mark.parametrize("name", ["llama-dora", "llama-ia3", "gpt2-lora-embedding", "llama-p_tuning-lstm"])
+def test_bfloat16_models_have_float32_rows_that_are_clipped_to_the_norm(name):
+    model, rows = make(name).bfloat16(), ids()
+    got = engine_rows(model, rows)
+    assert got.dtype == torch.float32
+    for row in got:
+        total = torch.zeros(len(row), dtype=torch.float64)
+        kernels.clip_and_sum(row[None].clone(), 1e-5, out=total)
+        assert 0.99e-5 < float(total.norm()) <= 1e-5

@@ -192,6 +192,8 @@ def test_paths_readme_and_metadata_stay_behind():
         ({"trainer_log": "x"}, "setting 'trainer_log' is set and may not cross"),
         ({"init_lora_weights": "pissa"}, "setting 'init_lora_weights' must be of type init"),
         ({"target_modules": ["../../etc/passwd"]}, "setting 'target_modules' must be of type words"),
+        ({"trainable_token_indices": {"a": {"b": [1]}}}, "'trainable_token_indices' must be of type tokens"),
+        ({"trainable_token_indices": [-1]}, "setting 'trainable_token_indices' must be of type tokens"),
         ({"r": True}, "setting 'r' must be of type int"),
         ({"lora_alpha": 1e99}, "setting 'lora_alpha' must be of type number"),
         ({"peft_type": "PROMPT_TUNING"}, "peft_type must be LORA"),
