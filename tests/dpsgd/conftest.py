@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -25,6 +27,8 @@ from transformers import (
 from privkt.dpsgd import Keys, PrivateTraining
 from privkt.dpsgd.engine import Engine
 from privkt.privacy import Budget, Ledger
+
+sys.path.insert(0, str(Path(__file__).parent))  # test_adapters.py imports trainable_models by name
 
 WORDS = 61
 _LLAMA: dict[str, Any] = {
