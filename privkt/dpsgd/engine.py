@@ -1,62 +1,83 @@
-"""Exact per-sample gradient rows from one ordinary backward pass.
+"""Exact per-sample gradients from one ordinary backward pass.
 
 While a microbatch is open, every ruled layer runs on detached parameters and its output passes through `_Tap`, whose
-backward gives the rule the gradient of that output. Autograd thus never builds a weight gradient, and rows are written
-straight into one flat buffer [B, P]. B is the length of the loss vector, never a layer's first dimension.
+backward hands the gradient of that output to the rule. Autograd thus never builds a weight gradient. A parameter's
+gradient is stored as rows, or kept as the tensors it is a product of (privkt.dpsgd.modes says when). B is the length of
+the loss vector, never a layer's first dimension.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from privkt.dpsgd.adapters import prompt_of_each
-from privkt.dpsgd.errors import RefusedTraining
-from privkt.dpsgd.layout import Layout, PromptSite, Site, lay_out
-from privkt.dpsgd.rules import LayerMisuse, RepeatedRule, parameter_of, working
+from privkt.dpsgd.errors import RefusedTraining, TrainingError
+from privkt.dpsgd.fallback import Call, FallbackRule
+from privkt.dpsgd.gathering import Arrangements, Gathering
+from privkt.dpsgd.gradients import RowStore, SampleGradients
+from privkt.dpsgd.layout import Layout, PromptSite, Site, Slot, lay_out
+from privkt.dpsgd.modes import Force
+from privkt.dpsgd.rules import LayerMisuse, RepeatedRule, parameter_of
 
 _HALF = (torch.bfloat16, torch.float16)
 
 
 class _Tap(torch.autograd.Function):
-    """The identity; its backward hands the gradient on and to `add`, with the tensors kept in the forward pass.
+    """The identity on the first `count` tensors; its backward hands their gradients on, and to `add` with the others.
 
     Saved tensors go through autograd, so checkpointing recomputes them like any other activation. `anchor` requires a
     gradient, so that the first trainable layer of a frozen model is reached.
     """
 
     @staticmethod
-    def forward(ctx: Any, output: Tensor, anchor: Tensor, add: Callable[..., None], *kept: Tensor) -> Tensor:
+    def forward(ctx: Any, anchor: Tensor, add: Callable[..., None], count: int, *tensors: Tensor) -> tuple[Tensor, ...]:
         ctx.add = add
-        ctx.save_for_backward(*kept)
-        return output.view_as(output)
+        ctx.save_for_backward(*tensors[count:])
+        return tuple(x.view_as(x) for x in tensors[:count])
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
         kept = ctx.saved_tensors  # read once: checkpointing recomputes on the first reading and frees afterwards
-        ctx.add(kept, grad)
-        return (grad, None, None, *(None for _ in kept))
+        ctx.add(kept, *grads)
+        return (None, None, None, *grads, *(None for _ in kept))
 
 
 class Engine:
     """Per-sample gradients of one model.
 
-    Guarantee: after `rows`, row b is the gradient of losses[b] with respect to all trainable parameters, zero where
-        `mask` is False; outside `microbatch` the model is as it was: flags, forwards, state_dict.
+    records_per_unit: K records in a row make one unit (a user): losses and masks are per record, gradients per unit.
+    Guarantee: after `backward`, row b is the gradient of unit b's losses with respect to all trainable parameters, zero
+        where `mask` is False; outside `microbatch` the model is as it was: flags, forwards, state_dict.
     """
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, *, records_per_unit: int = 1) -> None:
+        if records_per_unit < 1:
+            raise ValueError(
+                f"Engine: records_per_unit must be at least 1, got {records_per_unit}; pass the public cap"
+            )
         self.model = model
+        self.records_per_unit = records_per_unit
         self.layout: Layout = lay_out(model)
-        self._buffer: Tensor | None = None
-        self._samples = 0
         self.half_precision = any(p.dtype in _HALF for p in model.parameters())
         self._planned_half = self.half_precision
         self._anchor = torch.zeros((), requires_grad=True, device=self.layout.device)
+        self._store = RowStore(self.layout)
+        self._arrangements = Arrangements(self.layout, records_per_unit)
+        self._gathering: Gathering | None = None
+        self._so_far: Tensor | None = None  # units of the pieces that the next microbatch may go on with
+        self._inputs: RemovableHandle | None = None
+        self._modes: dict[str, str] = {}
+        self._disagree: list[tuple[Site, Tensor]] = []
+        # Made once: torch.compile would compile again for every new function.
+        self._forwards = [(site.module, self._forward(site)) for site in self.layout.sites]
+        self._get_prompts = [(prompt.owner, self._get_prompt(prompt)) for prompt in self.layout.prompts]
+        self._checkpointing = [module for module in model.modules() if hasattr(module, "gradient_checkpointing")]
 
     @property
     def width(self) -> int:
@@ -72,27 +93,76 @@ class Engine:
         finally:
             self.close()
 
-    def open(self, samples: int) -> None:
-        """Begins a microbatch: zeroes the rows and puts the rules' forwards in place."""
-        if self._buffer is None or self._buffer.shape[0] != samples:
-            self._buffer = torch.zeros(samples, self.width, device=self.layout.device)
-        else:
-            self._buffer.zero_()
-        self._samples = samples
+    def open(self, samples: int, *, in_pieces: bool = False, keep: bool = False) -> None:
+        """Begins a microbatch and puts the rules' forwards in place.
+
+        in_pieces: its units have more records than fit; each piece of them is a microbatch. keep: this piece goes on
+            with the rows of the piece before, so that after the last one they hold each unit's sum.
+        """
+        if samples % self.records_per_unit:
+            raise ValueError(
+                f"Engine.open: samples must be a multiple of records_per_unit = {self.records_per_unit}, got "
+                f"{samples}; fill units up and mask what is filled"
+            )
+        if keep and self._so_far is None:
+            raise TrainingError(
+                "Engine.open(keep=True): the piece before must have been opened with in_pieces=True and given to "
+                "backward, got none; open the first piece of a unit with in_pieces=True"
+            )
+        self._store.turn += 1
+        self._gathering = Gathering(
+            self.layout,
+            self._arrangements,
+            self._store,
+            samples,
+            records_per_unit=self.records_per_unit,
+            in_pieces=in_pieces or keep,
+            keep=keep,
+        )
+        if not keep:
+            self._so_far = None
         self._need_same_parameters()
-        for site in self.layout.sites:
-            site.module.__dict__["forward"] = self._forward(site)
-        for prompt in self.layout.prompts:
-            prompt.owner.__dict__["get_prompt"] = self._get_prompt(prompt)
+        for module, forward in self._forwards:
+            module.__dict__["forward"] = forward
+        for owner, get_prompt in self._get_prompts:
+            owner.__dict__["get_prompt"] = get_prompt
+        self._anchor_inputs()
         for slot in self.layout.slots:
             slot.parameter.grad = None
 
     def close(self) -> None:
         """Ends a microbatch: the model's own forwards are back."""
-        for site in self.layout.sites:
-            site.module.__dict__.pop("forward", None)
-        for prompt in self.layout.prompts:
-            prompt.owner.__dict__.pop("get_prompt", None)
+        for module, _ in self._forwards:
+            module.__dict__.pop("forward", None)
+        for owner, _ in self._get_prompts:
+            owner.__dict__.pop("get_prompt", None)
+        self._release_inputs()
+
+    @contextmanager
+    def anchored(self) -> Iterator[None]:
+        """The model's input embeddings require a gradient inside, where reentrant checkpointing needs that."""
+        self._anchor_inputs()
+        try:
+            yield
+        finally:
+            self._release_inputs()
+
+    def _anchor_inputs(self) -> None:
+        """Reentrant checkpointing gives layers no gradient at all unless an input of the checkpointed part has one."""
+        self._release_inputs()
+        if any(_reentrant(module) for module in self._checkpointing):
+            embeddings = self.model.get_input_embeddings()  # type: ignore[operator]
+            self._inputs = embeddings.register_forward_hook(self._anchor_output)
+
+    def _release_inputs(self) -> None:
+        if self._inputs is not None:
+            self._inputs.remove()
+        self._inputs = None
+
+    def _anchor_output(self, module: nn.Module, args: Any, output: Tensor) -> Tensor:
+        if output.requires_grad or not torch.is_grad_enabled():
+            return output
+        return _Tap.apply(self._anchor, lambda kept, grad: None, 1, output)[0]
 
     def _need_same_parameters(self) -> None:
         """A layer unfrozen later would get an ordinary gradient; one frozen later could lose a part unnoticed."""
@@ -125,18 +195,28 @@ class Engine:
             )
 
     def forget(self) -> None:
-        """Frees the buffer."""
-        self._buffer = None
+        """Frees everything that was computed from records."""
+        self._store.forget()
+        self._gathering, self._so_far = None, None
 
-    def rows(self, losses: Tensor, mask: Tensor) -> Tensor:
-        """The rows of this microbatch, [B, P] float32; the buffer is reused by the next one.
+    def modes(self) -> dict[str, str]:
+        """How the gradient of each parameter was held in the last backward pass (privkt.dpsgd.modes.mode_of)."""
+        return dict(self._modes)
+
+    def backward(self, losses: Tensor, mask: Tensor, *, force: Force | None = "rows") -> SampleGradients:
+        """The per-sample gradients of this microbatch, good until the next one is opened.
 
         Shapes: losses: [B], with its graph; mask: [B] bool, False for padding.
+        force: "rows" stores all rows, "kept" none that need not be; for checks, the result is the same.
         Raises: RefusedTraining, if a trainable parameter was used outside its layer, so that rows would miss a part,
             or as `need_planned_precision`.
         """
-        assert self._buffer is not None
+        gathering = self._gathering
+        if gathering is None:
+            raise TrainingError("Engine.backward: a microbatch must be open, got none; call open(samples) first")
         self.need_planned_precision()
+        gathering.force = gathering.force or force
+        gathering.begin_backward(mask)
         # `where` and not a product: a padding sample's loss may be anything, and 0 * NaN is NaN.
         total = torch.where(mask, losses, torch.zeros_like(losses)).sum()
         with torch.autocast(losses.device.type, enabled=False):
@@ -149,80 +229,153 @@ class Engine:
                 f"PrivateTraining: parameter {escaped[0]!r} must be used only by its own layer's forward, got a use "
                 "elsewhere (functional attention, code that reads the weight); freeze it, or use plain LoRA"
             )
-        return self._buffer.masked_fill_(~mask.unsqueeze(1), 0)
+        if gathering.silent:
+            raise RefusedTraining(
+                f"PrivateTraining: {min(gathering.silent)!r} must run with gradients, got it under no_grad alone "
+                "(also reentrant checkpointing of inputs that need no gradient); freeze it, or checkpoint with "
+                "gradient_checkpointing_kwargs={'use_reentrant': False}"
+            )
+        self._need_agreement()
+        self._gathering = None
+        gradients = gathering.finish(self._so_far)
+        self._so_far = gradients.mask if gathering.in_pieces else None
+        self._modes = gradients.modes
+        return gradients
 
-    def _views(self, slots: Mapping[str, Any]) -> dict[str, Tensor]:
-        assert self._buffer is not None
-        return {
-            name: self._buffer[:, slot.start : slot.stop].view(self._samples, *slot.parameter.shape)
-            for name, slot in slots.items()
-        }
+    def rows(self, losses: Tensor, mask: Tensor) -> Tensor:
+        """The rows of this microbatch, [units, P] float32; the buffer is reused by the next one.
+
+        Shapes, Raises: as `backward`.
+        """
+        return self.backward(losses, mask, force="rows").rows()
+
+    # -- the model while a microbatch is open -----------------------------------------------------------------------
+
+    def _current(self) -> Gathering:
+        if self._gathering is None:
+            raise TrainingError(
+                "Engine: the model must run before backward() or after the next open(), got a forward pass between "
+                "them; run it outside the loop body, or after training.step()"
+            )
+        return self._gathering
 
     def _note_precision(self, output: Tensor) -> None:
         # Under autocast frozen layers compute in half precision, whatever a trainable one gives.
         autocast = torch.is_autocast_enabled(output.device.type)
         self.half_precision = self.half_precision or autocast or output.dtype in _HALF
 
-    def _forward(self, site: Site) -> Callable[..., Tensor]:
-        module, rule, samples, rows = site.module, site.rule, self._samples, self._views(site.slots)
+    def _forward(self, site: Site) -> Callable[..., Any]:
+        if isinstance(site.rule, FallbackRule):
+            return self._forward_without_rule(site)
+        module, rule = site.module, site.rule
         repeated = isinstance(rule, RepeatedRule)
 
-        def add(kept: tuple[Tensor, ...], grad: Tensor) -> None:
-            rule.add_rows(module, kept, grad, rows)
-
         def forward(*args: Any, **kwargs: Any) -> Tensor:
-            weights = {
+            gathering = self._current()
+            weights: dict[str, Tensor | None] = {
                 name: None if (own := parameter_of(module, name)) is None else own.detach()
                 for name in rule.parameters(module)
             }
             if repeated:
-                weights = {name: self._repeat(site, name, weight, rows) for name, weight in weights.items()}
+                weights = {name: self._repeat(site, name, weight) for name, weight in weights.items()}
             try:
-                output, kept = rule.forward(module, weights, samples, *args, **kwargs)
+                output, kept = rule.forward(module, weights, gathering.samples, *args, **kwargs)
             except LayerMisuse as misuse:
-                raise RefusedTraining(
-                    f"PrivateTraining: layer {site.name!r} ({type(module).__name__}): {misuse}; freeze it or add a rule"
-                ) from None
-            if not torch.is_grad_enabled():
+                raise self._misused(site, misuse) from None
+            if not repeated:
+                gathering.note(site, kept, output, recorded=torch.is_grad_enabled())
+            if torch.is_grad_enabled():
+                self._note_precision(output)
+            if repeated or not torch.is_grad_enabled():
                 return output
-            self._note_precision(output)
-            return output if repeated else _Tap.apply(output, self._anchor, add, *kept)
+
+            def add(kept: tuple[Tensor, ...], grad: Tensor) -> None:
+                gathering.arrive(site, kept, grad)
+
+            return _Tap.apply(self._anchor, add, 1, output, *kept)[0]
 
         return forward
 
-    def _repeat(self, site: Site, name: str, weight: Tensor | None, rows: Mapping[str, Tensor]) -> Tensor | None:
-        """`weight` once for each sample; its gradient becomes the rows of `name`."""
-        if weight is None:
-            return None
-        expanded = weight.expand(self._samples, *weight.shape)
-        if name not in rows or not torch.is_grad_enabled():
-            return expanded
+    def _forward_without_rule(self, site: Site) -> Callable[..., Any]:
+        shared: set[int] = set()
 
-        def add(kept: tuple[Tensor, ...], grad: Tensor) -> None:
-            site.rule.add_rows(site.module, kept, grad, {name: rows[name]})
+        def forward(*args: Any, **kwargs: Any) -> Any:
+            gathering = self._current()
+            call = Call(site.module, site.slots, gathering.samples, shared)
+            try:
+                inputs, outputs = call.forward(args, kwargs)
+            except LayerMisuse as misuse:
+                raise self._misused(site, misuse) from None
+            for slot in site.slots.values():
+                gathering.note_form(slot, "fallback", recorded=torch.is_grad_enabled())
+            if not torch.is_grad_enabled():
+                return call.output(outputs)
+            for output in outputs:
+                self._note_precision(output)
 
-        return _Tap.apply(expanded, self._anchor, add)
+            entered = len(inputs)  # and not the tensors, which checkpointing may drop
+
+            def add(kept: tuple[Tensor, ...], *grads: Tensor) -> None:
+                def take(sample: int, name: str, grad: Tensor) -> None:
+                    gathering.arrive_alone(site.slots[name], sample, grad)
+
+                agrees = call.rows(kept[:entered], kept[entered:], grads, take)
+                self._disagree.append((site, ~agrees))
+
+            tapped = _Tap.apply(self._anchor, add, len(outputs), *outputs, *inputs, *outputs)
+            return call.output(tapped)
+
+        return forward
 
     def _get_prompt(self, prompt: PromptSite) -> Callable[..., Tensor]:
-        slot, samples = prompt.slot, self._samples
-        rows = None if slot is None else self._views({"weight": slot})["weight"]
-
-        def add(kept: tuple[Tensor, ...], grad: Tensor) -> None:
-            assert rows is not None
-            rows.add_(working(grad).reshape(rows.shape))
+        slot = prompt.slot
 
         def get_prompt(batch_size: int, *args: Any, **kwargs: Any) -> Tensor:
-            if batch_size != samples:
+            gathering = self._current()
+            if batch_size != gathering.samples:
                 raise RefusedTraining(
-                    f"PrivateTraining: {prompt.name} must be asked for the {samples} samples of the microbatch, got "
-                    f"{batch_size}; do not expand or split batches inside the model"
+                    f"PrivateTraining: {prompt.name} must be asked for the {gathering.samples} samples of the "
+                    f"microbatch, got {batch_size}; do not expand or split batches inside the model"
                 )
             if slot is None:
-                return prompt_of_each(prompt.owner, samples)
-            expanded = slot.parameter.detach().expand(samples, *slot.parameter.shape)
-            if not torch.is_grad_enabled():
-                return expanded
-            self._note_precision(expanded)
-            return _Tap.apply(expanded, self._anchor, add)
+                return prompt_of_each(prompt.owner, gathering.samples)
+            return self._of_each(slot, slot.parameter.detach())
 
         return get_prompt
+
+    def _repeat(self, site: Site, name: str, weight: Tensor | None) -> Tensor | None:
+        """`weight` once for each sample; if it is trained, its gradient becomes the rows of `name`."""
+        if weight is None or name in site.slots:
+            return None if weight is None else self._of_each(site.slots[name], weight)
+        return weight.expand(self._current().samples, *weight.shape)
+
+    def _of_each(self, slot: Slot, weight: Tensor) -> Tensor:
+        gathering = self._current()
+        expanded = weight.expand(gathering.samples, *weight.shape)
+        gathering.note_form(slot, "rows", recorded=torch.is_grad_enabled())
+        if not torch.is_grad_enabled():
+            return expanded
+        self._note_precision(expanded)
+
+        def add(kept: tuple[Tensor, ...], grad: Tensor) -> None:
+            gathering.arrive_rows(slot, grad)
+
+        return _Tap.apply(self._anchor, add, 1, expanded)[0]
+
+    def _misused(self, site: Site, misuse: LayerMisuse) -> RefusedTraining:
+        return RefusedTraining(
+            f"PrivateTraining: layer {site.name!r} ({type(site.module).__name__}): {misuse}; freeze it or add a rule"
+        )
+
+    def _need_agreement(self) -> None:
+        """A layer without a rule must be a function of its sample alone, or running it again gives something else."""
+        found, self._disagree = self._disagree, []
+        if found and bool(torch.stack([disagrees for _, disagrees in found]).any()):
+            site = next(site for site, disagrees in found if bool(disagrees))
+            raise self._misused(site, LayerMisuse("run again for one sample alone it must give the same output"))
+
+
+def _reentrant(module: nn.Module) -> bool:
+    """Whether `module` checkpoints its layers, as transformers does, and not surely without re-entering autograd."""
+    keywords = getattr(getattr(module, "_gradient_checkpointing_func", None), "keywords", {})
+    return bool(getattr(module, "gradient_checkpointing", False)) and keywords.get("use_reentrant") is not False

@@ -20,6 +20,7 @@ from privkt.dpsgd.rules import (
     add_products,
     by_sample,
     need_samples,
+    positions,
     register_rule,
     weight_of,
     working,
@@ -49,6 +50,11 @@ class LinearRule(Rule):
         if "bias" in rows:
             rows["bias"].add_(g.sum(1))
 
+    def products(
+        self, module: nn.Module, kept: tuple[Tensor, ...], grad: Tensor
+    ) -> Mapping[str, tuple[Tensor, Tensor]]:
+        return {"weight": (positions(grad), positions(kept[0]))}
+
 
 class Conv1DRule(Rule):
     """Hugging Face's `Conv1D` (GPT-2): a Linear whose weight is stored as [inputs, outputs]."""
@@ -72,6 +78,11 @@ class Conv1DRule(Rule):
             add_products(rows["weight"], by_sample(kept[0]).transpose(1, 2), g)
         if "bias" in rows:
             rows["bias"].add_(g.sum(1))
+
+    def products(
+        self, module: nn.Module, kept: tuple[Tensor, ...], grad: Tensor
+    ) -> Mapping[str, tuple[Tensor, Tensor]]:
+        return {"weight": (positions(kept[0]), positions(grad))}
 
 
 class EmbeddingRule(Rule):
@@ -105,14 +116,22 @@ class EmbeddingRule(Rule):
         return (vectors if scale is None else vectors * torch.as_tensor(scale).to(weight)), (ids,)
 
     def add_rows(self, module: nn.Module, kept: tuple[Tensor, ...], grad: Tensor, rows: Mapping[str, Tensor]) -> None:
-        ids = kept[0].reshape(kept[0].shape[0], -1)
-        g = by_sample(grad).to(rows["weight"].dtype)
-        if (scale := getattr(module, "embed_scale", None)) is not None:
-            g = g * torch.as_tensor(scale).to(cast(nn.Embedding, module).weight.dtype).to(g)
-        if isinstance(module.padding_idx, int):
-            g = g.masked_fill((ids == module.padding_idx).unsqueeze(-1), 0)
+        (ids, g, padding) = self.segments(module, kept, grad)["weight"]
+        g = g.to(rows["weight"].dtype)
+        if padding is not None:
+            g = g.masked_fill((ids == padding).unsqueeze(-1), 0)
         sample = torch.arange(ids.shape[0], device=ids.device).unsqueeze(1).expand_as(ids)
         rows["weight"].index_put_((sample, ids), g, accumulate=True)
+
+    def segments(
+        self, module: nn.Module, kept: tuple[Tensor, ...], grad: Tensor
+    ) -> Mapping[str, tuple[Tensor, Tensor, int | None]]:
+        g = positions(grad)
+        if (scale := getattr(module, "embed_scale", None)) is not None:
+            g = working(g)
+            g = g * torch.as_tensor(scale).to(cast(nn.Embedding, module).weight.dtype).to(g)
+        padding = module.padding_idx if isinstance(module.padding_idx, int) else None
+        return {"weight": (kept[0].reshape(kept[0].shape[0], -1), g, padding)}
 
     def untrained(self, module: nn.Module) -> Mapping[str, int]:
         return {"weight": module.padding_idx} if isinstance(module.padding_idx, int) else {}

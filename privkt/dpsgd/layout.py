@@ -13,9 +13,11 @@ from torch import Tensor, nn
 from privkt.dpsgd import adapters as _adapter_rules  # noqa: F401  (registers them)
 from privkt.dpsgd import layers as _built_in_rules  # noqa: F401
 from privkt.dpsgd.errors import RefusedTraining, UnknownLayer
+from privkt.dpsgd.fallback import FallbackRule
 from privkt.dpsgd.peft_types import adapter_kind, need_known_adapters
 from privkt.dpsgd.rules import Rule, parameter_of, rule_for
 
+_WITHOUT_RULE = FallbackRule()
 _BATCH_COUPLED = (nn.modules.batchnorm._BatchNorm,)
 
 
@@ -165,6 +167,8 @@ def _sites(model: nn.Module, slots: dict[int, Slot], claimed: set[str]) -> Itera
         own = {key: slot for key, slot in own.items() if slot.name not in claimed}
         if not own:
             continue
+        if rule is None and _WITHOUT_RULE.handles(module):
+            rule = _WITHOUT_RULE
         if rule is None or not set(own) <= set(rule.parameters(module)):
             unknown.append(f"{name or 'the model itself'} ({type(module).__name__}: {', '.join(sorted(own))})")
         elif "forward" in module.__dict__:

@@ -51,10 +51,29 @@ class Rule(ABC):
 
     @abstractmethod
     def add_rows(self, module: nn.Module, kept: tuple[Tensor, ...], grad: Tensor, rows: Mapping[str, Tensor]) -> None:
-        """Adds to `rows[name]`, [B, *shape of the parameter] float32, for the trainable names alone.
+        """Adds to `rows[name]`, [B, *shape of the parameter] float32, for the names in `rows` alone.
 
-        Shapes: grad: that of the output.
+        Shapes: grad: that of the output. With several records a unit, B counts units, and grad and what was kept are
+            [units, records, ...], so that everything kept must have the samples first.
         """
+
+    def products(
+        self, module: nn.Module, kept: tuple[Tensor, ...], grad: Tensor
+    ) -> Mapping[str, tuple[Tensor, Tensor]]:
+        """(left, right) for parameters [p, d] whose row b is left[b]^T right[b]; others have rows alone.
+
+        Shapes: left: [B, T, p], right: [B, T, d], in any floating dtype. Norms and sums of such rows need no rows.
+        """
+        return {}
+
+    def segments(
+        self, module: nn.Module, kept: tuple[Tensor, ...], grad: Tensor
+    ) -> Mapping[str, tuple[Tensor, Tensor, int | None]]:
+        """(ids, grad, padding_idx) for parameters [V, d] whose row b is at v the sum of grad[b, t] with ids[b, t] = v.
+
+        Shapes: ids: [B, T] int64, grad: [B, T, d]; positions with padding_idx do not count.
+        """
+        return {}
 
     def untrained(self, module: nn.Module) -> Mapping[str, Any]:
         """Rows of a parameter that ordinary training never moves, by the parameter's name; noise must not either."""
@@ -125,6 +144,11 @@ def add_products(rows: Tensor, left: Tensor, right: Tensor) -> None:
         rows.add_(torch.bmm(left.double(), right.double()))
 
 
+def positions(x: Tensor) -> Tensor:
+    """[B, d] or [B, ..., d] as [B, T, d]."""
+    return x.reshape(x.shape[0], -1, x.shape[-1])
+
+
 def by_sample(x: Tensor) -> Tensor:
     """[B, d] or [B, ..., d] as [B, T, d] in working precision."""
-    return working(x).reshape(x.shape[0], -1, x.shape[-1])
+    return positions(working(x))

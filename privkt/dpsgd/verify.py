@@ -1,8 +1,9 @@
 """The check before the first step: does the engine give, on this very model, what a loop over samples gives?
 
 It rehearses the user's own loop body on a few records: first all of them through the engine (with a padding sample),
-then again with one record masked out, then one record at a time through ordinary autograd. Nothing of it counts as a
-step. The outcome is private and local; its message holds pass or fail and a layer's name.
+then again with one record masked out and the gradients held the other way, then one record at a time through ordinary
+autograd. It looks at norms and clipped sums, which are what training uses. Nothing of it counts as a step. The outcome
+is private and local; its message holds pass or fail and a layer's name.
 """
 
 from __future__ import annotations
@@ -17,16 +18,22 @@ from torch import Tensor, nn
 from privkt import kernels
 from privkt.dpsgd.engine import Engine
 from privkt.dpsgd.errors import VerificationFailed
+from privkt.dpsgd.gradients import SampleGradients
 
 _TOLERANCE = 1e-4  # of a sample's whole gradient; float32 rounding stays near 1e-6, a wrong rule is off by far more
 _HALF_TOLERANCE = 0.15  # bfloat16 and float16 models round every activation
+_BOUND_SLACK = 1e-5  # how far a norm's upper bound may lie above the norm
 _PROBE_SLACK = 1e-5
+_WRONG_LAYER = (
+    "its per-sample gradients must equal those of a loop over single samples; the model couples samples or the layer's "
+    "rule is wrong: freeze it or add a rule"
+)
 
 
 class Rehearsal:
     """Which part of the check the next batch belongs to, and what has been found so far.
 
-    Memory: at most a copy of the rows and one more row at a time.
+    Memory: one row a record, three more at a time.
     """
 
     def __init__(self, engine: Engine, max_grad_norm: float, records: int) -> None:
@@ -44,7 +51,8 @@ class Rehearsal:
         yield [*some, 0], [True] * self._records + [False]
         yield [other, *some[1:], other], [False] + [True] * (self._records - 1) + [False]
         for position in some:
-            yield [position], [True]
+            with self._engine.anchored():
+                yield [position], [True]
 
     @property
     def through_engine(self) -> bool:
@@ -54,19 +62,20 @@ class Rehearsal:
     def take(self, losses: Tensor, mask: Tensor) -> None:
         """Uses the losses of the current batch."""
         if self._batch == 0:
-            self._rows = self._engine.rows(losses, mask).clone()
-            self._with = self._clipped(self._rows)
-            if bool(self._rows[self._records :].any()):
-                self._wrong = "padding: a masked sample must have no gradient; check the collator"
+            gradients = self._engine.backward(losses, mask)
+            self._rows = torch.stack([_row(gradients, position) for position in range(self._records)])
+            self._need_bounds(gradients)
+            self._with = self._clipped(gradients)
         elif self._batch == 1:
-            without = self._clipped(self._engine.rows(losses, mask))
-            self._moved = float((self._with - without).norm()) / self._norm
+            gradients = self._engine.backward(losses, mask)
+            self._need_same(gradients)
+            self._moved = float((self._with - self._clipped(gradients)).norm()) / self._norm
         else:
             self._compare(self._batch - 2, losses)
         self._batch += 1
 
     def judge(self) -> None:
-        """Raises VerificationFailed, naming a layer, if rows differ or one record moves the sum too far."""
+        """Raises VerificationFailed, naming a layer, if gradients differ or one record moves the sum too far."""
         self._rows = None
         if self._wrong is None and not self._moved <= 1 + _PROBE_SLACK:
             self._wrong = (
@@ -76,29 +85,65 @@ class Rehearsal:
         if self._wrong is not None:
             raise VerificationFailed(f"verify: fail, {self._wrong}")
 
-    def _compare(self, position: int, losses: Tensor) -> None:
-        """One record's row against its gradient by ordinary autograd, layer by layer."""
+    def _need_bounds(self, gradients: SampleGradients) -> None:
+        """The norms that clipping sees must bound the rows that are summed, closely."""
         assert self._rows is not None
-        slots = self._engine.layout.slots
-        found = torch.autograd.grad(losses.sum(), [slot.parameter for slot in slots], allow_unused=True)
-        alone = [
-            torch.zeros(slot.stop - slot.start, device=self._rows.device) if grad is None else grad.flatten().float()
-            for slot, grad in zip(slots, found, strict=True)
-        ]
-        scale = sum(float(part.norm()) ** 2 for part in alone) ** 0.5
-        tolerance = _HALF_TOLERANCE if self._engine.half_precision else _TOLERANCE
-        for slot, part in zip(slots, alone, strict=True):
-            difference = float((self._rows[position, slot.start : slot.stop] - part).norm())
-            if not difference <= tolerance * scale + 1e-12:
-                self._wrong = self._wrong or (
-                    f"layer {slot.name!r}: its per-sample gradients must equal those of a loop over single samples; "
-                    "the model couples samples or the layer's rule is wrong: freeze it or add a rule"
-                )
+        bounds, norms = gradients.sqnorms()[:, 0], self._rows.double().square().sum(1)
+        if bool(bounds[self._records :].any()):
+            self._wrong = "padding: a masked sample must have no gradient, got a norm"
+        found = bounds[: self._records]
+        if not bool(((found >= norms * (1 - 1e-6)) & (found <= norms * (1 + _BOUND_SLACK) + 1e-30)).all()):
+            self._wrong = (
+                "norms: what clipping sees must be the norm of what is summed, from above; a rule's products or "
+                "segments are wrong"
+            )
 
-    def _clipped(self, rows: Tensor) -> Tensor:
-        total = torch.zeros(rows.shape[1], dtype=torch.float64, device=rows.device)
-        kernels.clip_and_sum(rows, self._norm, out=total)
+    def _need_same(self, gradients: SampleGradients) -> None:
+        """Held as products, gradients must be the rows that they were."""
+        assert self._rows is not None
+        for position in range(1, self._records):
+            self._need_equal(position, _row(gradients, position))
+
+    def _compare(self, position: int, losses: Tensor) -> None:
+        """One record's row against its gradient by ordinary autograd."""
+        slots = self._engine.layout.slots
+        losses.sum().backward()  # and not autograd.grad, which reentrant checkpointing refuses
+        alone = torch.cat(
+            [
+                torch.zeros(slot.stop - slot.start, device=losses.device) if grad is None else grad.flatten().float()
+                for slot in slots
+                for grad in (slot.parameter.grad,)
+            ]
+        )
+        for slot in slots:
+            slot.parameter.grad = None
+        self._need_equal(position, alone)
+
+    def _need_equal(self, position: int, alone: Tensor) -> None:
+        """Layer by layer, against the size of the whole gradient."""
+        assert self._rows is not None
+        tolerance = _HALF_TOLERANCE if self._engine.half_precision else _TOLERANCE
+        allowed = tolerance * float(alone.double().norm()) + 1e-12
+        for slot in self._engine.layout.slots:
+            part = slice(slot.start, slot.stop)
+            if not float((self._rows[position, part] - alone[part]).norm()) <= allowed:
+                self._wrong = self._wrong or f"layer {slot.name!r}: {_WRONG_LAYER}"
+
+    def _clipped(self, gradients: SampleGradients) -> Tensor:
+        total = torch.zeros(self._engine.width, dtype=torch.float64, device=gradients.mask.device)
+        bounds = gradients.sqnorms()[:, 0].contiguous()
+        factors = kernels.clip_factors(bounds, self._norm, width=self._engine.width, mask=gradients.mask).factors
+        gradients.add_clipped(total, factors.unsqueeze(1))
         return total
+
+
+def _row(gradients: SampleGradients, position: int) -> Tensor:
+    """One sample's row, by the path that training takes: a sum in which it alone counts."""
+    factors = torch.zeros(len(gradients.mask), 1, device=gradients.mask.device)
+    factors[position] = 1
+    row = torch.zeros(gradients.width, device=factors.device)
+    gradients.add_clipped(row, factors)
+    return row
 
 
 @contextmanager

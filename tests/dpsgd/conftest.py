@@ -12,6 +12,8 @@ import torch
 from peft import LoraConfig, PrefixTuningConfig, PromptTuningConfig, get_peft_model
 from torch import Tensor, nn
 from transformers import (
+    AlbertConfig,
+    AlbertForSequenceClassification,
     BertConfig,
     BertForSequenceClassification,
     GemmaConfig,
@@ -22,6 +24,8 @@ from transformers import (
     LlamaForCausalLM,
     Qwen3Config,
     Qwen3ForCausalLM,
+    RobertaConfig,
+    RobertaForSequenceClassification,
 )
 
 from privkt.dpsgd import Keys, PrivateTraining
@@ -49,18 +53,23 @@ def _llama(**changes: Any) -> nn.Module:
     return LlamaForCausalLM(LlamaConfig(**{**_LLAMA, **changes}))
 
 
-def _bert() -> nn.Module:
-    config = BertConfig(
-        vocab_size=WORDS,
-        hidden_size=16,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=24,
-        num_labels=3,
-        hidden_dropout_prob=0.0,
-        attention_probs_dropout_prob=0.0,
-    )
-    return BertForSequenceClassification(config)
+_CLASSIFIER: dict[str, Any] = {
+    "vocab_size": WORDS,
+    "hidden_size": 16,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 24,
+    "max_position_embeddings": 70,
+    "num_labels": 3,
+    "hidden_dropout_prob": 0.0,
+    "attention_probs_dropout_prob": 0.0,
+}
+
+
+def _albert() -> nn.Module:
+    """One layer that runs three times."""
+    config = AlbertConfig(**{**_CLASSIFIER, "num_hidden_layers": 3}, embedding_size=8, classifier_dropout_prob=0.0)
+    return AlbertForSequenceClassification(config)
 
 
 def _lora(model: nn.Module, **changes: Any) -> nn.Module:
@@ -93,7 +102,9 @@ MODELS: dict[str, Callable[[], nn.Module]] = {
     "gpt2-prompt": lambda: _prompted(PromptTuningConfig, GPT2LMHeadModel(GPT2Config(**_GPT2, **_QUIET))),
     "qwen3": lambda: Qwen3ForCausalLM(Qwen3Config(**_LLAMA, head_dim=4)),
     "gemma": lambda: GemmaForCausalLM(GemmaConfig(**_LLAMA, head_dim=4)),
-    "bert": _bert,
+    "bert": lambda: BertForSequenceClassification(BertConfig(**_CLASSIFIER)),
+    "roberta": lambda: RobertaForSequenceClassification(RobertaConfig(**_CLASSIFIER)),
+    "albert": _albert,
 }
 
 
@@ -130,7 +141,7 @@ def losses_of(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
     from privkt.dpsgd import causal_lm_losses, classification_losses
 
     inputs = {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"]}
-    if isinstance(model, BertForSequenceClassification):
+    if hasattr(model, "classifier"):
         return classification_losses(model(**inputs).logits, batch["input_ids"][:, 0] % 3)
     return causal_lm_losses(model(**inputs, use_cache=False).logits, batch["labels"])
 

@@ -121,9 +121,18 @@ class Scale(nn.Module):
         return x * self.factor
 
 
-def test_an_unknown_trainable_layer_is_refused_by_name():
-    model = nn.Sequential(nn.Linear(4, 4), Scale())
-    with pytest.raises(UnknownLayer, match=r"got none for 1 \(Scale: factor\).*register_rule"):
+class Listed(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.factors = nn.ParameterList([nn.Parameter(torch.ones(4))])
+
+    def forward(self, x):
+        return x * self.factors[0]
+
+
+def test_a_parameter_that_no_layer_of_its_own_computes_with_is_refused_by_name():
+    model = nn.Sequential(nn.Linear(4, 4), Listed())
+    with pytest.raises(UnknownLayer, match=r"got none for 1.factors \(ParameterList: 0\).*register_rule"):
         Engine(model)
     model[1].requires_grad_(False)
     assert Engine(model).width == 20  # the twin: frozen, it is accepted
@@ -152,6 +161,7 @@ def test_a_registered_rule_makes_a_layer_known(monkeypatch):
     with engine.microbatch(3):
         got = engine.rows(model(x).pow(2).sum((1, 2)), torch.ones(3, dtype=torch.bool))
     assert torch.allclose(got, (2 * x.pow(2)).sum(1), rtol=1e-5)
+    assert engine.modes() == {"factor": "rows"}
 
 
 def test_batch_statistics_are_refused_by_name():

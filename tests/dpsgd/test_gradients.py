@@ -1,0 +1,231 @@
+"""Norms and clipped sums are those of the per-sample gradients, whether these are stored or kept as products."""
+
+import pytest
+import torch
+from torch import nn
+
+from privkt import kernels
+from privkt.dpsgd import RefusedTraining, TrainingError
+from privkt.dpsgd.engine import Engine
+
+EVERY_WAY = ("rows",)
+MODELS = ("llama-lora", "llama-rslora", "llama", "llama-tied", "gpt2", "gpt2-tied", "bert", "roberta", "albert")
+
+
+def _everyone(n):
+    return torch.ones(n, dtype=torch.bool)
+
+
+def _gradients(dp, model, rows, force=None, mask=None, **settings):
+    engine = Engine(model, **settings)
+    with engine.microbatch(len(rows)):
+        losses = dp.losses_of(model, dp.collate(rows))
+        return engine, engine.backward(losses, _everyone(len(rows)) if mask is None else mask, force=force)
+
+
+def _clipped(gradients, max_norm, groups=None):
+    """The float64 sum that training adds noise to, with flat clipping."""
+    sqnorms = gradients.sqnorms(groups)
+    factors = [
+        kernels.clip_factors(column.contiguous(), max_norm, width=gradients.width, mask=gradients.mask).factors
+        for column in sqnorms.t()
+    ]
+    total = torch.zeros(gradients.width, dtype=torch.float64)
+    gradients.add_clipped(total, torch.stack(factors, 1))
+    return total
+
+
+def _clipped_loop(expected, max_norm):
+    return (expected * (max_norm / expected.norm(dim=1)).clamp(max=1).unsqueeze(1)).sum(0)
+
+
+def _check(gradients, expected, tolerance=1e-6):
+    norms = gradients.sqnorms()[:, 0].sqrt()
+    assert float((norms - expected.norm(dim=1)).abs().max()) <= 1e-5 * float(norms.max())
+    rows = gradients.rows()
+    assert float(((rows - expected).norm(dim=1) / expected.norm(dim=1)).max()) <= tolerance
+    assert bool((gradients.sqnorms()[:, 0] >= rows.double().square().sum(1) * (1 - 1e-6)).all())
+    max_norm = float(norms.median())
+    wanted = _clipped_loop(expected, max_norm)
+    assert float((_clipped(gradients, max_norm) - wanted).norm() / wanted.norm()) <= tolerance
+
+
+@pytest.mark.parametrize("force", EVERY_WAY)
+@pytest.mark.parametrize("name", MODELS)
+def test_norms_and_sums_match_the_per_sample_loop(dp, name, force):
+    model, rows = dp.make(name, torch.float64), dp.records(4)
+    _check(_gradients(dp, model, rows, force)[1], dp.loop(model, rows))
+
+
+@pytest.mark.parametrize("name", ["llama-lora", "llama-tied", "albert"])
+def test_one_record_less_moves_the_sum_by_at_most_the_clipping_norm(dp, name):
+    model, rows = dp.make(name), dp.records(4)
+    for force in EVERY_WAY:
+        whole = _clipped(_gradients(dp, model, rows, force)[1], 0.01)
+        for removed in range(len(rows)):
+            mask = _everyone(4)
+            mask[removed] = False
+            rest = _clipped(_gradients(dp, model, rows, force, mask)[1], 0.01)
+            assert float((whole - rest).norm()) <= 0.01 * (1 + 1e-6)
+
+
+@pytest.mark.parametrize("force", EVERY_WAY)
+def test_groups_of_parameters_are_clipped_each_by_itself(dp, force):
+    model, rows = dp.make("llama-tied", torch.float64), dp.records(3)
+    _, gradients = _gradients(dp, model, rows, force)
+    slots = gradients._layout.slots
+    groups = [[slot.name for slot in slots[1::2]], [slot.name for slot in slots[::2]]]
+    expected, wanted = dp.loop(model, rows), torch.zeros(gradients.width, dtype=torch.float64)
+    for number, first in enumerate((1, 0)):
+        own = torch.zeros(gradients.width, dtype=torch.bool)
+        for slot in slots[first::2]:
+            own[slot.start : slot.stop] = True
+        part = expected * own
+        bounds = gradients.sqnorms(groups)[:, number]
+        assert torch.allclose(bounds, part.square().sum(1), rtol=1e-5)
+        wanted += _clipped_loop(part, 0.05)
+    assert float((_clipped(gradients, 0.05, groups) - wanted).norm() / wanted.norm()) <= 1e-6
+
+
+def test_groups_must_hold_every_parameter_once(dp):
+    _, gradients = _gradients(dp, dp.make("llama-lora"), dp.records(3))
+    names = list(gradients.modes)
+    for wrong in ([names[1:]], [names, names[:1]], [[*names, "other"]]):
+        with pytest.raises(ValueError, match="groups must hold every trainable parameter once"):
+            gradients.sqnorms(wrong)
+    with pytest.raises(ValueError, match=r"factors must be \[3, 1\]"):
+        gradients.add_clipped(torch.zeros(gradients.width), torch.ones(3))
+
+
+@pytest.mark.parametrize("force", EVERY_WAY)
+def test_a_sample_that_is_not_finite_leaves_the_others_untouched(dp, force):
+    model, batch = dp.make("llama-tied"), dp.collate(dp.records(4))
+    found = []
+    for factor in (1.0, float("nan")):
+        engine = Engine(model)
+        with engine.microbatch(4):
+            losses = dp.losses_of(model, batch) * torch.tensor([1.0, factor, 1.0, 1.0])
+            gradients = engine.backward(losses, _everyone(4), force=force)
+        factors = torch.tensor([0.5, 0.5 if factor == 1 else 0.0, 0.25, 1.0]).unsqueeze(1)
+        found.append((gradients.sqnorms()[:, 0], torch.zeros(gradients.width, dtype=torch.float64), gradients.rows()))
+        gradients.add_clipped(found[-1][1], factors)
+    (whole, sum_whole, rows), (some, sum_some, _) = found
+    assert not bool(some[1].isfinite())
+    assert torch.equal(some[[0, 2, 3]], whole[[0, 2, 3]])
+    assert torch.allclose(sum_some, sum_whole - 0.5 * rows[1].double(), atol=1e-6 * float(sum_whole.abs().max()))
+
+
+@pytest.mark.parametrize("force", EVERY_WAY)
+def test_masked_samples_do_not_count_and_a_batch_may_hold_nothing_else(dp, force):
+    model, rows = dp.make("llama-tied"), dp.records(3)
+    _, gradients = _gradients(dp, model, rows, force, torch.tensor([True, False, True]))
+    assert float(gradients.sqnorms()[1]) == 0.0
+    assert not gradients.rows()[1].any()
+    _, empty = _gradients(dp, model, rows, force, torch.zeros(3, dtype=torch.bool))
+    total = torch.zeros(empty.width, dtype=torch.float64)
+    assert not empty.sqnorms().any()
+    empty.add_clipped(total, torch.ones(3, 1))
+    assert not total.any()
+
+
+@pytest.mark.parametrize("force", EVERY_WAY)
+@pytest.mark.parametrize("reentrant", [False, True])
+@pytest.mark.parametrize("name", ["llama-tied", "llama-lora"])
+def test_checkpointing_changes_nothing(dp, name, reentrant, force):
+    model, rows = dp.make(name, torch.float64), dp.records(3)
+    expected = dp.loop(model, rows)
+    model.gradient_checkpointing_enable({"use_reentrant": reentrant})
+    model.disable_input_require_grads()  # the engine sees to that itself
+    _check(_gradients(dp, model, rows, force)[1], expected)
+    assert not model.get_input_embeddings()._forward_hooks  # the anchor is gone
+
+
+def test_bfloat16_is_summed_in_float32():
+    torch.manual_seed(2)
+    model = nn.Sequential(nn.Embedding(9, 6), nn.Linear(6, 5)).bfloat16()
+    ids, factor = torch.randint(9, (3, 7)), torch.randn(3, 7, 5).bfloat16()
+    for force in EVERY_WAY:
+        engine = Engine(model)
+        with engine.microbatch(3):
+            losses = (model(ids).float() * factor).sum((1, 2))
+            gradients = engine.backward(losses, _everyone(3), force=force)
+        inner = model[0](ids).detach()
+        weight = torch.einsum("btp,btd->bpd", factor.double(), inner.double())
+        slot = engine.layout.slots[1]
+        got = gradients.rows()[:, slot.start : slot.stop].view(3, 5, 6)
+        assert float((got - weight).norm() / weight.norm()) <= 1e-6
+
+
+@pytest.mark.parametrize("name", ["llama-lora", "llama-tied", "bert", "llama-prompt"])
+@pytest.mark.parametrize("force", EVERY_WAY)
+def test_the_records_of_a_unit_add_up_before_clipping(dp, name, force):
+    model, rows = dp.make(name, torch.float64), dp.records(6)
+    alone = dp.loop(model, rows)
+    expected = torch.stack([alone[0] + alone[1], alone[2], alone[4] + alone[5]])
+    mask = torch.tensor([True, True, True, False, True, True])
+    _, gradients = _gradients(dp, model, rows, force, mask, records_per_unit=2)
+    _check(gradients, expected)
+
+
+def test_a_unit_whose_padding_is_not_finite_still_counts():
+    torch.manual_seed(0)
+    model, x = nn.Linear(4, 3), torch.randn(4, 5, 4)
+    x[1] = float("inf")  # padding that repeats another unit's broken record
+    for force in EVERY_WAY:
+        engine = Engine(model, records_per_unit=2)
+        with engine.microbatch(4):
+            losses = model(x).pow(2).sum((1, 2))
+            gradients = engine.backward(losses, torch.tensor([True, False, True, True]), force=force)
+        assert bool(gradients.sqnorms().isfinite().all())
+        assert float(gradients.sqnorms()[0]) > 0
+
+
+def test_a_unit_longer_than_a_microbatch_comes_in_pieces(dp):
+    model, rows = dp.make("llama-lora", torch.float64), dp.records(6)
+    alone = dp.loop(model, rows)
+    engine, masks = Engine(model), ([True, True], [True, False], [True, False])
+    for number, mask in enumerate(masks):
+        engine.open(2, in_pieces=True, keep=number > 0)
+        losses = dp.losses_of(model, dp.collate(rows[2 * number : 2 * number + 2]))
+        gradients = engine.backward(losses, torch.tensor(mask))
+        engine.close()
+    _check(gradients, torch.stack([alone[0] + alone[2] + alone[4], alone[1]]))
+    with pytest.raises(TrainingError, match="every piece must have the units"):
+        _go_on(dp, engine, rows)
+    engine.open(2)
+    with pytest.raises(TrainingError, match="the piece before"):
+        engine.open(2, keep=True)
+
+
+def _go_on(dp, engine, rows):
+    engine.open(3, keep=True)
+    engine.backward(dp.losses_of(engine.model, dp.collate(rows[:3])), _everyone(3))
+
+
+def test_gradients_are_good_until_the_next_microbatch(dp):
+    model, rows = dp.make("llama-lora"), dp.records(2)
+    engine, gradients = _gradients(dp, model, rows)
+    engine.open(2)
+    with pytest.raises(TrainingError, match="before the next microbatch"):
+        gradients.sqnorms()
+
+
+def test_a_layer_that_runs_without_gradients_alone_is_refused_by_name():
+    class Halting(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second = nn.Linear(4, 4), nn.Linear(4, 4)
+
+        def forward(self, x):
+            with torch.no_grad():
+                x = self.first(x)
+            return self.second(x)
+
+    model = Halting()
+    with pytest.raises(RefusedTraining, match="'first' must run with gradients"):
+        _run(Engine(model), model, torch.randn(3, 2, 4))
+
+
+def _run(engine, model, x):
+    with engine.microbatch(len(x)):
+        return engine.backward(model(x).pow(2).sum((1, 2)), _everyone(len(x)))
