@@ -32,7 +32,7 @@ else()
     set(CMAKE_CUDA_VISIBILITY_PRESET hidden)
     enable_language(CUDA)
     find_package(CUDAToolkit REQUIRED)
-    add_library(privkt_cuda OBJECT csrc/cuda/factors.cu csrc/cuda/noise.cu csrc/cuda/sums.cu)
+    add_library(privkt_cuda OBJECT csrc/cuda/factors.cu csrc/cuda/head.cu csrc/cuda/noise.cu csrc/cuda/sums.cu)
     target_include_directories(privkt_cuda PRIVATE csrc/include)
     # As on the CPU: no contraction, no fast-math.
     target_compile_options(privkt_cuda PRIVATE --fmad=false -Xcompiler=-ffp-contract=off)

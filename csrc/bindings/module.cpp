@@ -32,6 +32,10 @@ Lookups lookups_at(const LookupArguments &x) {
           x[5], x[6], x[7], x[8], at<uint8_t>(uintptr_t(x[9])), x[10]};
 }
 
+LogitsTile tile_at(uintptr_t logits, int64_t rows, int64_t columns, int64_t stride, uintptr_t labels, double scale, double cap) {
+  return {at<float>(logits), rows, columns, stride, at<int64_t>(labels), float(scale), float(cap)};
+}
+
 NoiseKey key_from(const std::string &bytes) {
   if (bytes.size() != 32) throw std::invalid_argument("noise key: must have 32 bytes, got " + std::to_string(bytes.size()));
   NoiseKey key;
@@ -94,6 +98,22 @@ void bind_embeddings_cpu(py::module_ &m) {
   });
 }
 
+void bind_head_cpu(py::module_ &m) {
+  m.def("head_losses_cpu", [](uintptr_t logits, int64_t rows, int64_t columns, int64_t stride, uintptr_t labels, double scale,
+                              double cap, uintptr_t losses, uintptr_t stats, bool want_gradient) {
+    const CpuKernels &kernels = cpu_kernels();
+    py::gil_scoped_release unlocked;
+    kernels.head_losses(tile_at(logits, rows, columns, stride, labels, scale, cap), at<double>(losses), at<double>(stats),
+                        want_gradient);
+  });
+  m.def("head_gradient_cpu", [](uintptr_t logits, int64_t rows, int64_t columns, int64_t stride, uintptr_t labels, double scale,
+                                double cap, uintptr_t stats, int64_t start) {
+    const CpuKernels &kernels = cpu_kernels();
+    py::gil_scoped_release unlocked;
+    kernels.head_gradient(tile_at(logits, rows, columns, stride, labels, scale, cap), at<double>(stats), start);
+  });
+}
+
 #if defined(PRIVKT_HAS_CUDA)
 void bind_cuda(py::module_ &m) {
   m.def("row_sqnorms_cuda", [](uintptr_t data, int element, int64_t batch, int64_t width, int64_t stride, uintptr_t mask,
@@ -112,6 +132,16 @@ void bind_cuda(py::module_ &m) {
     check(clipped_sum_cuda(rows_at(data, element, batch, width, stride, mask), at<float>(factors), at<void>(out),
                            Element(out_element), accumulate, scale, at<void>(stream)), "clipped_sum");
     return true;  // what did not fit shows in `out`, without waiting for the device
+  });
+  m.def("head_losses_cuda", [](uintptr_t logits, int64_t rows, int64_t columns, int64_t stride, uintptr_t labels, double scale,
+                               double cap, uintptr_t losses, uintptr_t stats, bool want_gradient, uintptr_t stream) {
+    check(head_losses_cuda(tile_at(logits, rows, columns, stride, labels, scale, cap), at<double>(losses), at<double>(stats),
+                           want_gradient, at<void>(stream)), "head_losses");
+  });
+  m.def("head_gradient_cuda", [](uintptr_t logits, int64_t rows, int64_t columns, int64_t stride, uintptr_t labels, double scale,
+                                 double cap, uintptr_t stats, int64_t start, uintptr_t stream) {
+    check(head_gradient_cuda(tile_at(logits, rows, columns, stride, labels, scale, cap), at<double>(stats), start,
+                             at<void>(stream)), "head_gradient");
   });
   m.def("noise_cuda", [](uintptr_t out, uintptr_t base, int base_element, int64_t count, double sigma, const py::bytes &key,
                          uint64_t step, uint64_t offset, uintptr_t stream) {
@@ -157,6 +187,7 @@ PYBIND11_MODULE(_native, m) {
                              py::arg("cuda_architectures") = PRIVKT_CUDA_ARCHS, py::arg("cuda_reason") = PRIVKT_CUDA_REASON);
   bind_cpu(m);
   bind_embeddings_cpu(m);
+  bind_head_cpu(m);
 #if defined(PRIVKT_HAS_CUDA)
   bind_cuda(m);
 #endif

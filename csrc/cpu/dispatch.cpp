@@ -15,12 +15,15 @@
   void quick_normals(const uint64_t *, const uint64_t *, int64_t, double *, double *);                                        \
   void embedding_sqnorms(const Lookups &, double *, bool);                                                                    \
   bool clipped_embedding_sum(const Lookups &, const float *, int64_t, int64_t, void *, Element, double);                      \
+  void head_losses(const LogitsTile &, double *, double *, bool);                                                             \
+  void head_gradient(const LogitsTile &, const double *, int64_t);                                                            \
   }
 #define PRIVKT_TABLE(isa)                                                                                                     \
   CpuKernels{                                                                                                                 \
       #isa,                       isa::row_sqnorms,   isa::clip_factors,                                                      \
       isa::clipped_sum,           isa::noise,         isa::quick_normals,                                                     \
       isa::embedding_sqnorms,     isa::clipped_embedding_sum,                                                                 \
+      isa::head_losses,           isa::head_gradient,                                                                         \
   }
 
 PRIVKT_DECLARE(scalar)

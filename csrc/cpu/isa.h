@@ -20,6 +20,8 @@ void quick_normals(const uint64_t *radius, const uint64_t *angle, int64_t count,
 void embedding_sqnorms(const Lookups &lookups, double *sqnorms, bool accumulate);
 bool clipped_embedding_sum(const Lookups &lookups, const float *factors, int64_t from, int64_t to, void *out, Element out_element,
                            double scale);
+void head_losses(const LogitsTile &tile, double *losses, double *stats, bool want_gradient);
+void head_gradient(const LogitsTile &tile, const double *stats, int64_t start);
 
 static inline float load(const float *p, int64_t i) { return p[i]; }
 static inline float load(const uint16_t *p, int64_t i) { return float_of(uint32_t(p[i]) << 16); }  // bfloat16

@@ -8,6 +8,7 @@ native module is an error at the first call, never a silent fallback.
 from privkt.kernels.embeddings import clipped_embedding_sum, embedding_sqnorms
 from privkt.kernels.factors import ClipFactors, clip_factors, row_sqnorms
 from privkt.kernels.grid import grid_scale
+from privkt.kernels.head import HeadGradient, head_gradient, linear_cross_entropy
 from privkt.kernels.native import KernelsUnavailable, build_info, is_private
 from privkt.kernels.noise import (
     add_gaussian_noise_,
@@ -21,6 +22,7 @@ from privkt.kernels.sums import clip_and_sum, clipped_sum, sum_slack
 
 __all__ = [
     "ClipFactors",
+    "HeadGradient",
     "KernelsUnavailable",
     "add_gaussian_noise_",
     "build_info",
@@ -33,7 +35,9 @@ __all__ = [
     "gaussian_noise",
     "gaussian_tv_per_coordinate",
     "grid_scale",
+    "head_gradient",
     "is_private",
+    "linear_cross_entropy",
     "new_key",
     "noisy_sum",
     "row_sqnorms",

@@ -48,3 +48,18 @@ def clipped_embedding_sum_cpu(
 def noise_cpu(
     out: int, base: int, base_element: int, count: int, sigma: float, key: bytes, step: int, offset: int
 ) -> None: ...
+def head_losses_cpu(
+    logits: int,
+    rows: int,
+    columns: int,
+    stride: int,
+    labels: int,
+    scale: float,
+    cap: float,
+    losses: int,
+    stats: int,
+    want_gradient: bool,
+) -> None: ...
+def head_gradient_cpu(
+    logits: int, rows: int, columns: int, stride: int, labels: int, scale: float, cap: float, stats: int, start: int
+) -> None: ...

@@ -19,6 +19,7 @@ _library = torch.library.Library("privkt", "DEF")
 
 _LOOKUPS = "Tensor ids, Tensor grad"
 _NOISE = "float sigma, Tensor key, int step, int offset"
+_HEAD = "float scale, float softcap"
 SCHEMAS = {
     "row_sqnorms": "(Tensor rows, Tensor? mask) -> Tensor",
     "add_row_sqnorms_": "(Tensor(a!) sqnorms, Tensor rows, Tensor? mask) -> ()",
@@ -36,11 +37,18 @@ SCHEMAS = {
     "gaussian_noise_": f"(Tensor(a!) out, {_NOISE}) -> ()",
     "add_gaussian_noise_": f"(Tensor(a!) x, {_NOISE}) -> ()",
     "noisy_sum": f"(Tensor total, {_NOISE}, float? scale=None) -> Tensor",
+    "head_losses_": f"(Tensor(a!) logits, Tensor labels, {_HEAD}, bool want_gradient) -> (Tensor, Tensor)",
+    "head_gradient_": f"(Tensor(a!) logits, Tensor labels, Tensor stats, int start, {_HEAD}) -> ()",
 }
 
 
 def _factors_like(x: Tensor) -> tuple[Tensor, Tensor]:
     return x.new_empty(x.shape[0], dtype=torch.float32), x.new_empty(x.shape[0], dtype=torch.bool)
+
+
+def _losses_like(x: Tensor) -> tuple[Tensor, Tensor]:
+    n = x.shape[0]
+    return x.new_empty(n, dtype=torch.float64), x.new_empty(n, 2, dtype=torch.float64)
 
 
 FAKES: dict[str, Callable[..., Any]] = {
@@ -56,6 +64,8 @@ FAKES: dict[str, Callable[..., Any]] = {
     "gaussian_noise_": lambda out, sigma, key, step, offset: None,
     "add_gaussian_noise_": lambda x, sigma, key, step, offset: None,
     "noisy_sum": lambda total, sigma, key, step, offset, scale=None: torch.empty_like(total, dtype=torch.float32),
+    "head_losses_": lambda logits, labels, scale, softcap, want_gradient: _losses_like(logits),
+    "head_gradient_": lambda logits, labels, stats, start, scale, softcap: None,
 }
 
 

@@ -219,3 +219,39 @@ def noisy_sum(total: Tensor, sigma: float, key: Tensor, step: int, offset: int, 
     _noise("noisy_sum", sigma, key)
     _vector("noisy_sum", "total", total, None, SUM_DTYPES)
     _grid("noisy_sum", "total", total, scale)
+
+
+def _logits(op: str, logits: Tensor, labels: Tensor, scale: float, softcap: float) -> None:
+    if logits.dtype != torch.float32 or logits.dim() != 2:
+        raise TypeError(
+            f"{op}: logits must be float32 [tokens, vocabulary], got {logits.dtype} {list(logits.shape)}; "
+            "compute them in float32"
+        )
+    if logits.numel() > 0 and logits.shape[1] > 1 and logits.stride(1) != 1:
+        raise ValueError(
+            f"{op}: logits must be contiguous along the vocabulary, got stride {logits.stride(1)}; call .contiguous()"
+        )
+    _vector(op, "labels", labels, logits.shape[0], (torch.int64,))
+    _same_device(op, "labels", labels, logits, "logits")
+    if not (math.isfinite(scale) and scale != 0):
+        raise ValueError(f"{op}: scale must be finite and not 0, got {scale}; leave it out for 1")
+    if not (math.isfinite(softcap) and softcap >= 0):
+        raise ValueError(f"{op}: softcap must be positive and finite, or 0 for none, got {softcap}; see the model")
+
+
+def head_losses_(logits: Tensor, labels: Tensor, scale: float, softcap: float, want_gradient: bool) -> None:
+    _logits("head_losses", logits, labels, scale, softcap)
+
+
+def head_gradient_(logits: Tensor, labels: Tensor, stats: Tensor, start: int, scale: float, softcap: float) -> None:
+    op = "head_gradient"
+    _logits(op, logits, labels, scale, softcap)
+    wanted = [logits.shape[0], 2]
+    if stats.dtype != torch.float64 or list(stats.shape) != wanted or not stats.is_contiguous():
+        raise ValueError(
+            f"{op}: stats must be contiguous float64 {wanted}, got {stats.dtype} {list(stats.shape)}; "
+            "pass what the losses' pass has left"
+        )
+    _same_device(op, "stats", stats, logits, "logits")
+    if start < 0:
+        raise ValueError(f"{op}: start must be a place in the vocabulary, got {start}; pass the first column's")

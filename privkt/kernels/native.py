@@ -280,3 +280,41 @@ def noisy_sum(total: Tensor, sigma: float, key: Tensor, step: int, offset: int, 
         part = slice(start, start + _GRID_CHUNK)
         _noise(out[part], grid.units_of(total[part], scale), sigma, key, step, offset + start)
     return out
+
+
+def _on_logits(
+    kernel: str,
+    logits: Tensor,
+    labels: Tensor,
+    scale: float,
+    softcap: float,
+    more: Callable[[int], tuple[Any, ...]],
+) -> None:
+    """Calls the kernel on pieces of the rows; `more` gives its other arguments from the first row's number."""
+    rows, columns = logits.shape
+
+    def run(start: int, stop: int) -> tuple[Any, ...]:
+        tile = (_at(logits, start), stop - start, columns, logits.stride(0), _at(labels, start), scale, softcap)
+        return *tile, *more(start)
+
+    _split(kernel, logits.device, rows, _ELEMENTS_A_THREAD // max(columns, 1) + 1, run)
+
+
+def head_losses_(
+    logits: Tensor, labels: Tensor, scale: float, softcap: float, want_gradient: bool
+) -> tuple[Tensor, Tensor]:
+    losses = logits.new_empty(logits.shape[0], dtype=torch.float64)
+    stats = logits.new_empty(logits.shape[0], 2, dtype=torch.float64)
+    _on_logits(
+        "head_losses",
+        logits,
+        labels,
+        scale,
+        softcap,
+        lambda start: (_at(losses, start), _at(stats, start), want_gradient),
+    )
+    return losses, stats
+
+
+def head_gradient_(logits: Tensor, labels: Tensor, stats: Tensor, start: int, scale: float, softcap: float) -> None:
+    _on_logits("head_gradient", logits, labels, scale, softcap, lambda first: (_at(stats, first), start))

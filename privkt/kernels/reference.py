@@ -12,6 +12,8 @@ from privkt.kernels import grid, reference_sums
 from privkt.kernels.reference_embeddings import add_clipped_embedding_sum_ as add_clipped_embedding_sum_
 from privkt.kernels.reference_embeddings import add_embedding_sqnorms_ as add_embedding_sqnorms_
 from privkt.kernels.reference_embeddings import embedding_sqnorms as embedding_sqnorms
+from privkt.kernels.reference_head import head_gradient_ as head_gradient_
+from privkt.kernels.reference_head import head_losses_ as head_losses_
 from privkt.kernels.reference_noise import normals_added
 
 

@@ -39,5 +39,16 @@ int main() {
     kernels.noise(noise.data(), start, Element::float64, count, 0.7, key, uint64_t(1) << 40, (uint64_t(1) << 33) + 5);
     mix(noise.data(), noise.size() * 4);
   }
+  const int64_t labels[batch] = {0, 17, -1, width - 1, 2048};
+  std::vector<double> losses(batch), stats(2 * batch);
+  for (const float cap : {0.0f, 2.5f}) {
+    std::vector<float> logits = values;
+    kernels.head_losses({logits.data(), batch, width, width, labels, 9.0f, cap}, losses.data(), stats.data(), true);
+    mix(logits.data(), logits.size() * 4);
+    mix(losses.data(), losses.size() * 8);
+    logits = values;
+    kernels.head_gradient({logits.data(), batch, width - 100, width, labels, 9.0f, cap}, stats.data(), 50);
+    mix(logits.data(), logits.size() * 4);
+  }
   std::printf("%s %016llx\n", kernels.isa, static_cast<unsigned long long>(digest));
 }

@@ -68,6 +68,15 @@ def main(path: str) -> None:
     for address in (0, base.buffer_info()[0]):
         native.noise_cpu(noise.buffer_info()[0], address, 2, count, 0.7, bytes(range(32)), 2**40 + 1, 2**33 + 5)
         digest.update(noise.tobytes())
+    labels = array.array("q", [0, 17, -1, width - 1, 2048])
+    for cap in (0.0, 2.5):
+        logits, again = array.array("f", rows), array.array("f", rows)
+        losses, stats = array.array("d", bytes(8 * batch)), array.array("d", bytes(16 * batch))
+        at = [x.buffer_info()[0] for x in (logits, again, labels, losses, stats)]
+        native.head_losses_cpu(at[0], batch, width, width, at[2], 3.0, cap, at[3], at[4], True)
+        native.head_gradient_cpu(at[1], batch, width - 100, width, at[2], 3.0, cap, at[4], 50)
+        for x in (logits, again, losses, stats):
+            digest.update(x.tobytes())
     print(native.cpu_isa(), digest.hexdigest())
 
 

@@ -3,7 +3,16 @@
 import pytest
 import torch
 
-from privkt.kernels import build_info, clip_and_sum, clip_factors, clipped_sum, gaussian_noise, noisy_sum, row_sqnorms
+from privkt.kernels import (
+    build_info,
+    clip_and_sum,
+    clip_factors,
+    clipped_sum,
+    gaussian_noise,
+    linear_cross_entropy,
+    noisy_sum,
+    row_sqnorms,
+)
 
 KEY = bytes(range(32))
 WHY_NOT = (
@@ -62,3 +71,30 @@ def test_kernels_run_on_the_current_stream() -> None:
         total = clipped_sum(x, torch.ones(3, device="cuda"))
     stream.synchronize()
     assert total.tolist() == [6.0] * 5
+
+
+@pytest.mark.parametrize("softcap", [0.0, 2.5])
+@pytest.mark.parametrize(("tokens", "words"), [(0, 7), (3, 1), (5, 31), (40, 4099)])
+def test_the_heads_tiles_have_the_bits_of_the_cpu(tokens: int, words: int, softcap: float) -> None:
+    logits = torch.randn(tokens, words, generator=torch.Generator().manual_seed(0)) * 5
+    labels = torch.arange(tokens) * 37 % words - (torch.arange(tokens) % 4 == 3) * words
+    on_cpu, on_gpu = logits.clone(), logits.cuda()
+    wanted = torch.ops.privkt.head_losses_(on_cpu, labels, 0.7, softcap, True)
+    got = torch.ops.privkt.head_losses_(on_gpu, labels.cuda(), 0.7, softcap, True)
+    assert all(torch.equal(a.cpu(), b) for a, b in zip((*got, on_gpu), (*wanted, on_cpu), strict=True))
+    again = logits[:, words // 3 :].cuda()
+    torch.ops.privkt.head_gradient_(again, labels.cuda(), got[1], words // 3, 0.7, softcap)
+    assert torch.equal(again.cpu(), on_cpu[:, words // 3 :])
+
+
+def test_the_head_computes_every_token_on_a_gpu_and_leaves_ignored_ones_out() -> None:
+    hidden, weight = torch.randn(3, 9, 16), torch.randn(101, 16)
+    labels = torch.arange(27).view(3, 9).masked_fill(torch.arange(9) > 4, -100)
+    hidden[:, 7] = torch.nan
+    found = []
+    for device in ("cpu", "cuda"):
+        x = hidden.to(device).requires_grad_()
+        losses = linear_cross_entropy(x, weight.to(device), labels.to(device))
+        losses.sum().backward()
+        found.append((losses.detach().cpu(), x.grad.cpu()))
+    torch.testing.assert_close(found[0], found[1], rtol=1e-5, atol=1e-6)

@@ -22,6 +22,8 @@ def arguments(op: str) -> tuple:
     sqnorms = rows.double().square().sum(1)
     lookups = torch.randn(3, 5, 2, generator=torch.Generator().manual_seed(1))
     noise = (1.5, KEY, 3, 4)
+    labels = torch.tensor([4, -1, 0])
+    stats = torch.ones(3, 2, dtype=torch.float64)
     return {
         "row_sqnorms": (rows, MASK),
         "add_row_sqnorms_": (sqnorms, rows, None),
@@ -34,6 +36,8 @@ def arguments(op: str) -> tuple:
         "add_clipped_embedding_sum_": (torch.zeros(8, dtype=torch.float64), IDS, lookups, torch.ones(3), MASK, 1, None),
         "gaussian_noise_": (torch.empty(9), *noise),
         "add_gaussian_noise_": (torch.zeros(9), *noise),
+        "head_losses_": (rows, labels, 1.0, 2.0, True),
+        "head_gradient_": (rows, labels, stats, 1, 1.0, 0.0),
         "noisy_sum": (torch.zeros(9, dtype=torch.float64), *noise),
     }[op]
 

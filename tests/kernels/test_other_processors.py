@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-SOURCES = [ROOT / "csrc" / "cpu" / f"{stem}.cpp" for stem in ("embeddings", "factors", "noise", "sums", "dispatch")]
+SOURCES = [ROOT / "csrc" / "cpu" / f"{stem}.cpp" for stem in ("embeddings", "factors", "head", "noise", "sums", "dispatch")]
 FLAGS = ["-std=c++17", "-O3", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"]
 
 
@@ -39,7 +39,7 @@ def test_clang_computes_the_bits_of_gcc(tmp_path: Path) -> None:
     assert digest(compiler("clang++"), tmp_path) == digest(compiler("g++"), tmp_path)
 
 
-@pytest.mark.parametrize("stem", ["embeddings", "factors", "noise", "sums"])
+@pytest.mark.parametrize("stem", ["embeddings", "factors", "head", "noise", "sums"])
 def test_objects_of_an_instruction_set_export_no_shared_inline_code(stem: str, tmp_path: Path) -> None:
     """A weak symbol of an AVX-512 object could be chosen for every processor by the linker."""
     if platform.machine() not in ("x86_64", "AMD64"):

@@ -33,6 +33,15 @@ struct NoiseKey {
   uint32_t word[8];
 };
 
+// Logits of some tokens, float32 [rows, columns], row i at logits + i * stride. A label below 0 says that the token does
+// not count. The model maps a logit x to cap tanh(scale x / cap), or to scale x where cap is 0.
+struct LogitsTile {
+  float *logits;
+  int64_t rows, columns, stride;
+  const int64_t *labels;  // [rows]
+  float scale, cap;
+};
+
 struct CpuKernels {
   const char *isa;
   // sqnorms[b] (+)= |rows[b]|^2 in float64; inf or NaN for rows that are not finite.
@@ -55,6 +64,11 @@ struct CpuKernels {
   // [from, to) of them. Ids of samples that count must lie in [0, V).
   bool (*clipped_embedding_sum)(const Lookups &lookups, const float *factors, int64_t from, int64_t to, void *out,
                                 Element out_element, double scale);
+  // losses[i] = ln sum exp - value at the label; stats[i] = {maximum, sum of exp(value - maximum)}; the logits become their
+  // gradients if wanted, and the mapped values otherwise. Tokens that do not count have loss and gradient 0.
+  void (*head_losses)(const LogitsTile &tile, double *losses, double *stats, bool want_gradient);
+  // The gradients again, of the columns start, start + 1, ... of the vocabulary, from their logits and the stats.
+  void (*head_gradient)(const LogitsTile &tile, const double *stats, int64_t start);
 };
 
 const CpuKernels &cpu_kernels();      // for this processor, or the one that PRIVKT_CPU_ISA names; throws std::runtime_error
@@ -71,6 +85,8 @@ int clip_factors_cuda(const double *sqnorms, const uint8_t *mask, int64_t batch,
 // A coordinate that cannot be summed exactly becomes kNoCells; nothing else tells.
 int clipped_sum_cuda(const Rows &rows, const float *factors, void *out, Element out_element, bool accumulate, double scale,
                      void *stream);
+int head_losses_cuda(const LogitsTile &tile, double *losses, double *stats, bool want_gradient, void *stream);
+int head_gradient_cuda(const LogitsTile &tile, const double *stats, int64_t start, void *stream);
 int noise_cuda(float *out, const void *base, Element base_element, int64_t count, double sigma, const NoiseKey &key,
                uint64_t step, uint64_t offset, void *stream);
 const char *cuda_error_text(int code);
