@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
+
+from privkt.dpsgd.heads import head_path, hidden_states
+from privkt.kernels import linear_cross_entropy
 
 IGNORED = -100
 
@@ -36,6 +40,51 @@ def causal_lm_losses(
         counted = (targets != IGNORED).sum() if reduction == "mean" else torch.ones((), device=total.device)
         losses.append(total / counted.clamp(min=1))
     return torch.stack(losses)
+
+
+def causal_lm_losses_from_hidden(
+    model: nn.Module,
+    inputs: Mapping[str, Any],
+    labels: Tensor,
+    mask: Tensor | None = None,
+    *,
+    reduction: Literal["mean", "sum"] = "mean",
+) -> Tensor:
+    """`causal_lm_losses` of the model's logits, without making them where its head is known.
+
+    Shapes: inputs: what the model is called with, without labels; labels, mask: [B, T], as for `causal_lm_losses`; soft
+        prompts may come before. Returns [B] float32 (float64 for a float64 model).
+    Guarantee: `privkt.dpsgd.heads.head_path(model)` says which way is taken and why; both give the same losses and
+        gradients to rounding. In half precision and under autocast the chunked way computes its logits in float32.
+    Edge cases: as for `causal_lm_losses`; tokens without a label cost nothing.
+    """
+    if "labels" in inputs:
+        raise ValueError(
+            "causal_lm_losses_from_hidden: inputs must not hold labels, or the model computes a loss of its own; "
+            "pass them as the third argument"
+        )
+    path = head_path(model, samples=max(1, labels.shape[0]))
+    if path.linear is None:
+        return causal_lm_losses(model(**inputs, use_cache=False).logits, labels, mask, reduction=reduction)
+    if mask is not None:
+        labels = labels.masked_fill(mask == 0, IGNORED)
+    hidden = hidden_states(model, path.linear, inputs)
+    if labels.dim() != 2 or hidden.dim() != 3 or hidden.shape[0] != labels.shape[0]:
+        raise ValueError(
+            f"causal_lm_losses_from_hidden: hidden states must be [B, T, d] and labels [B, T], got "
+            f"{tuple(hidden.shape)} and {tuple(labels.shape)}; give the labels of the same batch"
+        )
+    hidden = hidden[:, hidden.shape[1] - labels.shape[1] :]
+    return linear_cross_entropy(
+        hidden[:, :-1],
+        path.linear.weight,
+        labels[:, 1:],
+        path.linear.bias,
+        reduction=reduction,
+        ignore_index=IGNORED,
+        softcap=path.softcap,
+        scale=path.scale,
+    )
 
 
 def classification_losses(logits: Tensor, labels: Tensor) -> Tensor:
