@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-SOURCES = [ROOT / "csrc" / "cpu" / f"{stem}.cpp" for stem in ("embeddings", "factors", "head", "noise", "sums", "dispatch")]
+SOURCES = [
+    ROOT / "csrc" / "cpu" / f"{stem}.cpp" for stem in ("embeddings", "factors", "head", "noise", "sums", "dispatch")
+]
 FLAGS = ["-std=c++17", "-O3", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"]
 
 
