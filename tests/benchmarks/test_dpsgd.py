@@ -67,6 +67,28 @@ def test_the_probe_finds_a_step_that_clips_the_mean() -> None:
     assert _probe(OfTheMean)["moved"] > 1.1
 
 
+@pytest.mark.parametrize(("method", "tied"), [("lora", False), ("full", False), ("full", True)])
+def test_both_baselines_take_the_same_step(method: str, tied: bool) -> None:
+    """But for soft prompts, where PEFT also counts the first token, which the prompt's end predicts."""
+    import dataclasses
+
+    import torch
+    from dpsgd import models
+    from dpsgd.cases import QUICK
+    from dpsgd.contenders import CONTENDERS, Setting
+
+    case = next(dataclasses.replace(case, tied=tied) for case in QUICK if case.method == method)
+    moved = []
+    for name in ("plain", "same head"):
+        model = models.build(case, "cpu")
+        made = CONTENDERS[name](Setting(case, "cpu", 1, lambda p: torch.optim.SGD(p, lr=1.0)), model)
+        before = {name: weight.detach().clone() for name, weight in made.weights.items()}
+        made.step(models.batch_of(case, "cpu"))
+        moved.append(torch.cat([(weight - before[name]).flatten() for name, weight in made.weights.items()]))
+    assert moved[0].norm() > 0
+    assert (moved[0] - moved[1]).norm() < 1e-5 * moved[0].norm()
+
+
 def test_a_result_goes_on_only_where_it_was_measured_alike(tmp_path: Path) -> None:
     from dpsgd.command import _begin
 

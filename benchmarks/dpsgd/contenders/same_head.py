@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import importlib.util
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from typing import cast
 
 from torch import Tensor, nn
 
-from ..cases import Case
+from privkt.dpsgd.heads import hidden_states
+from privkt.kernels import linear_cross_entropy
+from privkt.kernels.head import HeadGradient
+
 from ..models import Batch, next_tokens
 from .base import Contender, Setting
-
-MODULE = "privkt.kernels.head"
 
 
 class SameHead(Contender):
@@ -25,36 +25,25 @@ class SameHead(Contender):
         super().__init__(setting, model)
         self.optimizer = setting.optimizer(self.parameters)
 
-    @classmethod
-    def absent(cls, case: Case) -> str | None:
-        if importlib.util.find_spec(MODULE) is None:
-            return f"this privkt has no {MODULE}"
-        if case.method == "full":
-            return "the head is trained, and this loss gives no gradient of its weight"
-        return None
-
     def step(self, batch: Batch) -> None:
-        from privkt.kernels.head import linear_cross_entropy
-
-        head: nn.Module = self.model.get_output_embeddings()  # type: ignore[operator]
-        with _without(head):
-            hidden = self.model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
+        find: Callable[[], nn.Linear] = self.model.get_output_embeddings  # type: ignore[assignment]
+        head = find()
+        inputs = {name: value for name, value in batch.items() if name != "labels"}
         labels = next_tokens(batch["labels"])
-        losses = linear_cross_entropy(hidden[:, hidden.shape[1] - labels.shape[1] :], head.weight, labels)
+        hidden = hidden_states(self.model, head, inputs)[:, -labels.shape[1] :]
+        trained: list[HeadGradient] = []
+        watch = trained.append if head.weight.requires_grad else None
         self.optimizer.zero_grad()
-        losses.mean().backward()
+        linear_cross_entropy(hidden, head.weight.detach(), labels, watch=watch).mean().backward()
+        for gradient in trained:
+            _add_to(cast(nn.Parameter, head.weight), gradient)
         self.optimizer.step()
 
 
-@contextmanager
-def _without(head: nn.Module) -> Iterator[None]:
-    """The model gives hidden states where it gave logits."""
-
-    def identity(hidden: Tensor) -> Tensor:
-        return hidden
-
-    head.forward = identity
-    try:
-        yield
-    finally:
-        del head.forward
+def _add_to(weight: nn.Parameter, gradient: HeadGradient) -> None:
+    """Adds the head's own gradient, slice by slice of the vocabulary, to what a tied embedding already has."""
+    if weight.grad is None:
+        weight.grad = weight.new_zeros(weight.shape)
+    hidden: Tensor = gradient.hidden.flatten(0, 1)
+    for start, stop in gradient.slices():
+        weight.grad[start:stop].addmm_(gradient.left(start, stop).flatten(0, 1).T, hidden)
