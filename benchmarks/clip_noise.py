@@ -181,7 +181,7 @@ def machine(threads: int) -> dict[str, Any]:
         "cpu": model,
         "cores": os.cpu_count(),
         "threads_torch": threads,
-        "threads_privkt": 1,
+        "threads_privkt": threads,
         "torch": torch.__version__,
         "privkt": build["version"],
         "cpu_isa": build["cpu_isa"],
@@ -192,7 +192,7 @@ def machine(threads: int) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="tiny cases and few rounds: that it runs, not how fast")
-    parser.add_argument("--threads", type=int, default=1, help="torch's threads (privkt's kernels use one)")
+    parser.add_argument("--threads", type=int, default=1, help="threads of torch and of the kernels")
     parser.add_argument("--out", type=Path, help="write the result as JSON")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)

@@ -3,6 +3,8 @@
 #include <pybind11/stl.h>
 
 #include <array>
+#include <cfenv>
+#include <memory>
 #include <stdexcept>
 #include <string>
 
@@ -35,6 +37,31 @@ Lookups lookups_at(const LookupArguments &x) {
 LogitsTile tile_at(uintptr_t logits, int64_t rows, int64_t columns, int64_t stride, uintptr_t labels, double scale, double cap) {
   return {at<float>(logits), rows, columns, stride, at<int64_t>(labels), float(scale), float(cap)};
 }
+
+Products products_at(uintptr_t left, int left_element, int64_t p, int64_t left_sample, int64_t left_step, uintptr_t right,
+                     int right_element, int64_t d, int64_t right_sample, int64_t right_step, int64_t batch, int64_t steps,
+                     uintptr_t mask) {
+  return {{at<void>(left), Element(left_element), p, left_sample, left_step},
+          {at<void>(right), Element(right_element), d, right_sample, right_step},
+          batch,
+          steps,
+          at<uint8_t>(mask)};
+}
+
+// The bounds hold for rounding to nearest and denormals kept, whatever the calling thread has been set to.
+class DefaultFloats {
+ public:
+  DefaultFloats() {
+    std::fegetenv(&before_);
+    std::fesetenv(FE_DFL_ENV);
+  }
+  ~DefaultFloats() { std::fesetenv(&before_); }
+  DefaultFloats(const DefaultFloats &) = delete;
+  DefaultFloats &operator=(const DefaultFloats &) = delete;
+
+ private:
+  std::fenv_t before_;
+};
 
 NoiseKey key_from(const std::string &bytes) {
   if (bytes.size() != 32) throw std::invalid_argument("noise key: must have 32 bytes, got " + std::to_string(bytes.size()));
@@ -114,6 +141,37 @@ void bind_head_cpu(py::module_ &m) {
   });
 }
 
+void bind_products_cpu(py::module_ &m) {
+  m.def("product_sqnorms_cpu", [](uintptr_t left, int left_element, int64_t p, int64_t left_sample, int64_t left_step,
+                                  uintptr_t right, int right_element, int64_t d, int64_t right_sample, int64_t right_step,
+                                  int64_t batch, int64_t steps, uintptr_t mask, bool gram, uintptr_t sqnorms, bool accumulate) {
+    const CpuKernels &kernels = cpu_kernels();
+    const Products products = products_at(left, left_element, p, left_sample, left_step, right, right_element, d, right_sample,
+                                          right_step, batch, steps, mask);
+    py::gil_scoped_release unlocked;
+    const DefaultFloats floats;
+    if (gram) {
+      kernels.product_sqnorms_gram(products, at<double>(sqnorms), accumulate);
+    } else {
+      const std::unique_ptr<float[]> workspace(new float[kProductWorkspace]);
+      kernels.product_sqnorms_tiles(products, at<double>(sqnorms), accumulate, workspace.get());
+    }
+  });
+  m.def("clipped_product_sum_cpu", [](uintptr_t left, int left_element, int64_t p, int64_t left_sample, int64_t left_step,
+                                      uintptr_t right, int right_element, int64_t d, int64_t right_sample, int64_t right_step,
+                                      int64_t batch, int64_t steps, uintptr_t mask, uintptr_t factors, uintptr_t out,
+                                      int out_element, int64_t out_stride, double scale) {
+    const CpuKernels &kernels = cpu_kernels();
+    const Products products = products_at(left, left_element, p, left_sample, left_step, right, right_element, d, right_sample,
+                                          right_step, batch, steps, mask);
+    py::gil_scoped_release unlocked;
+    const DefaultFloats floats;
+    const std::unique_ptr<float[]> workspace(new float[kProductWorkspace]);
+    return kernels.clipped_product_sum(products, at<float>(factors), at<void>(out), Element(out_element), out_stride, scale,
+                                       workspace.get());
+  });
+}
+
 #if defined(PRIVKT_HAS_CUDA)
 void bind_cuda(py::module_ &m) {
   m.def("row_sqnorms_cuda", [](uintptr_t data, int element, int64_t batch, int64_t width, int64_t stride, uintptr_t mask,
@@ -188,6 +246,7 @@ PYBIND11_MODULE(_native, m) {
   bind_cpu(m);
   bind_embeddings_cpu(m);
   bind_head_cpu(m);
+  bind_products_cpu(m);
 #if defined(PRIVKT_HAS_CUDA)
   bind_cuda(m);
 #endif

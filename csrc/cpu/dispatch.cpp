@@ -17,13 +17,17 @@
   bool clipped_embedding_sum(const Lookups &, const float *, int64_t, int64_t, void *, Element, double);                      \
   void head_losses(const LogitsTile &, double *, double *, bool);                                                             \
   void head_gradient(const LogitsTile &, const double *, int64_t);                                                            \
+  void product_sqnorms_tiles(const Products &, double *, bool, float *);                                                      \
+  void product_sqnorms_gram(const Products &, double *, bool);                                                                \
+  bool clipped_product_sum(const Products &, const float *, void *, Element, int64_t, double, float *);                       \
   }
 #define PRIVKT_TABLE(isa)                                                                                                     \
   CpuKernels{                                                                                                                 \
-      #isa,                       isa::row_sqnorms,   isa::clip_factors,                                                      \
-      isa::clipped_sum,           isa::noise,         isa::quick_normals,                                                     \
-      isa::embedding_sqnorms,     isa::clipped_embedding_sum,                                                                 \
-      isa::head_losses,           isa::head_gradient,                                                                         \
+      #isa,                       isa::row_sqnorms,           isa::clip_factors,                                              \
+      isa::clipped_sum,           isa::noise,                 isa::quick_normals,                                             \
+      isa::embedding_sqnorms,     isa::clipped_embedding_sum, isa::head_losses,                                               \
+      isa::head_gradient,         isa::product_sqnorms_tiles, isa::product_sqnorms_gram,                                      \
+      isa::clipped_product_sum,                                                                                               \
   }
 
 PRIVKT_DECLARE(scalar)

@@ -22,6 +22,10 @@ bool clipped_embedding_sum(const Lookups &lookups, const float *factors, int64_t
                            double scale);
 void head_losses(const LogitsTile &tile, double *losses, double *stats, bool want_gradient);
 void head_gradient(const LogitsTile &tile, const double *stats, int64_t start);
+void product_sqnorms_tiles(const Products &products, double *sqnorms, bool accumulate, float *workspace);
+void product_sqnorms_gram(const Products &products, double *sqnorms, bool accumulate);
+bool clipped_product_sum(const Products &products, const float *factors, void *out, Element out_element, int64_t out_stride,
+                         double scale, float *workspace);
 
 static inline float load(const float *p, int64_t i) { return p[i]; }
 static inline float load(const uint16_t *p, int64_t i) { return float_of(uint32_t(p[i]) << 16); }  // bfloat16

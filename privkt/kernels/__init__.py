@@ -18,6 +18,7 @@ from privkt.kernels.noise import (
     new_key,
     noisy_sum,
 )
+from privkt.kernels.products import clipped_product_sum, product_norm_method, product_sqnorms
 from privkt.kernels.sums import clip_and_sum, clipped_sum, sum_slack
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "clip_and_sum",
     "clip_factors",
     "clipped_embedding_sum",
+    "clipped_product_sum",
     "clipped_sum",
     "embedding_sqnorms",
     "gaussian_noise",
@@ -40,6 +42,8 @@ __all__ = [
     "linear_cross_entropy",
     "new_key",
     "noisy_sum",
+    "product_norm_method",
+    "product_sqnorms",
     "row_sqnorms",
     "sum_slack",
 ]

@@ -45,6 +45,44 @@ def embedding_sqnorms_cpu(lookups: tuple[int, ...], sqnorms: int, accumulate: bo
 def clipped_embedding_sum_cpu(
     lookups: tuple[int, ...], factors: int, start: int, stop: int, out: int, out_element: int, scale: float
 ) -> bool: ...
+def product_sqnorms_cpu(
+    left: int,
+    left_element: int,
+    p: int,
+    left_sample: int,
+    left_step: int,
+    right: int,
+    right_element: int,
+    d: int,
+    right_sample: int,
+    right_step: int,
+    batch: int,
+    steps: int,
+    mask: int,
+    gram: bool,
+    sqnorms: int,
+    accumulate: bool,
+) -> None: ...
+def clipped_product_sum_cpu(
+    left: int,
+    left_element: int,
+    p: int,
+    left_sample: int,
+    left_step: int,
+    right: int,
+    right_element: int,
+    d: int,
+    right_sample: int,
+    right_step: int,
+    batch: int,
+    steps: int,
+    mask: int,
+    factors: int,
+    out: int,
+    out_element: int,
+    out_stride: int,
+    scale: float,
+) -> bool: ...
 def noise_cpu(
     out: int, base: int, base_element: int, count: int, sigma: float, key: bytes, step: int, offset: int
 ) -> None: ...

@@ -34,6 +34,11 @@ SCHEMAS = {
     "add_clipped_embedding_sum_": (
         f"(Tensor(a!) out, {_LOOKUPS}, Tensor factors, Tensor? mask, int? padding_idx, float? scale) -> ()"
     ),
+    "product_sqnorms": "(Tensor left, Tensor right, Tensor? mask, bool gram) -> Tensor",
+    "add_product_sqnorms_": "(Tensor(a!) sqnorms, Tensor left, Tensor right, Tensor? mask, bool gram) -> ()",
+    "add_clipped_product_sum_": (
+        "(Tensor(a!) out, Tensor left, Tensor right, Tensor factors, Tensor? mask, float? scale=None) -> ()"
+    ),
     "gaussian_noise_": f"(Tensor(a!) out, {_NOISE}) -> ()",
     "add_gaussian_noise_": f"(Tensor(a!) x, {_NOISE}) -> ()",
     "noisy_sum": f"(Tensor total, {_NOISE}, float? scale=None) -> Tensor",
@@ -61,6 +66,9 @@ FAKES: dict[str, Callable[..., Any]] = {
     "embedding_sqnorms": lambda ids, grad, mask, padding: grad.new_empty(grad.shape[0], dtype=torch.float64),
     "add_embedding_sqnorms_": lambda sqnorms, ids, grad, mask, padding: None,
     "add_clipped_embedding_sum_": lambda out, ids, grad, factors, mask, padding, scale: None,
+    "product_sqnorms": lambda left, right, mask, gram: left.new_empty(left.shape[0], dtype=torch.float64),
+    "add_product_sqnorms_": lambda sqnorms, left, right, mask, gram: None,
+    "add_clipped_product_sum_": lambda out, left, right, factors, mask, scale=None: None,
     "gaussian_noise_": lambda out, sigma, key, step, offset: None,
     "add_gaussian_noise_": lambda x, sigma, key, step, offset: None,
     "noisy_sum": lambda total, sigma, key, step, offset, scale=None: torch.empty_like(total, dtype=torch.float32),

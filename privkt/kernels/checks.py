@@ -195,6 +195,52 @@ def add_clipped_embedding_sum_(
     _ids_below(op, ids, counts if mask is None else counts & mask, out.shape[0] // grad.shape[2])
 
 
+def _products(op: str, left: Tensor, right: Tensor, mask: Tensor | None) -> None:
+    for name, x in (("left", left), ("right", right)):
+        if x.dtype not in ROW_DTYPES:
+            got = str(x.dtype).removeprefix("torch.")
+            raise TypeError(f"{op}: {name} must be {_names(ROW_DTYPES)}, got {got}; convert it before the call")
+        if x.dim() != 3:
+            raise ValueError(
+                f"{op}: {name} must have shape [batch, steps, width], got {list(x.shape)}; reshape it before the call"
+            )
+        if x.numel() > 0 and x.shape[2] > 1 and x.stride(2) != 1:
+            raise ValueError(
+                f"{op}: {name} must be contiguous along the width, got stride {x.stride(2)}; call .contiguous() on it"
+            )
+    if right.shape[:2] != left.shape[:2]:
+        raise ValueError(
+            f"{op}: right must have the batch and steps of left, {list(left.shape[:2])}, got {list(right.shape[:2])}; "
+            "pass two sides of one layer"
+        )
+    _same_device(op, "right", right, left, "left")
+    if mask is not None:
+        _vector(op, "mask", mask, left.shape[0], (torch.bool,))
+        _same_device(op, "mask", mask, left, "left")
+
+
+def product_sqnorms(left: Tensor, right: Tensor, mask: Tensor | None, gram: bool) -> None:
+    _products("product_sqnorms", left, right, mask)
+
+
+def add_product_sqnorms_(sqnorms: Tensor, left: Tensor, right: Tensor, mask: Tensor | None, gram: bool) -> None:
+    _products("product_sqnorms", left, right, mask)
+    _vector("product_sqnorms", "out", sqnorms, left.shape[0], (torch.float64,))
+    _same_device("product_sqnorms", "out", sqnorms, left, "left")
+
+
+def add_clipped_product_sum_(
+    out: Tensor, left: Tensor, right: Tensor, factors: Tensor, mask: Tensor | None, scale: float | None = None
+) -> None:
+    op = "clipped_product_sum"
+    _products(op, left, right, mask)
+    _vector(op, "factors", factors, left.shape[0], (torch.float32,))
+    _same_device(op, "factors", factors, left, "left")
+    _vector(op, "out", out, left.shape[2] * right.shape[2], (*SUM_DTYPES, torch.int64))
+    _same_device(op, "out", out, left, "left")
+    _grid(op, "out", out, scale)
+
+
 def _noise(op: str, sigma: float, key: Tensor) -> None:
     if not (sigma == 0 or SIGMA_RANGE[0] <= sigma <= SIGMA_RANGE[1]):
         raise ValueError(f"{op}: sigma must be 0 or between 2^-100 and 2^100, got {sigma}; rescale the gradients")

@@ -94,6 +94,8 @@ def _call(kernel: str, device: torch.device, *args: Any) -> Any:
 # The least work worth a thread: a few tenths of a millisecond. Coordinates of noise are cut where its tiles of 512 are.
 _ELEMENTS_A_THREAD = 1 << 18
 _NOISE_A_THREAD = 1 << 16
+_PRODUCTS_A_THREAD = 1 << 23
+_TILE_COLUMNS = 96  # whole register tiles of every instruction set, along either side
 
 
 def _split(
@@ -249,6 +251,53 @@ def add_clipped_embedding_sum_(
 
     grain = _ELEMENTS_A_THREAD // width + 1
     grid.need_fit("clipped_embedding_sum", _split("clipped_embedding_sum", grad.device, ids.numel(), grain, run))
+
+
+def _sides(left: Tensor, right: Tensor, batch: int, start: int = 0) -> tuple[int, ...]:
+    """How the binding is told of both sides, from sample `start` on."""
+    sides = ((_at(x, start), _ELEMENTS[x.dtype], x.shape[2], x.stride(0), x.stride(1)) for x in (left, right))
+    return *(value for side in sides for value in side), batch, left.shape[1]
+
+
+def _product_sqnorms_into(
+    sqnorms: Tensor, left: Tensor, right: Tensor, mask: Tensor | None, gram: bool, accumulate: bool
+) -> None:
+    batch, steps, p = left.shape
+    d = right.shape[2]
+    products = steps * steps * (p + d) // 2 if gram else steps * p * d
+
+    def run(start: int, stop: int) -> tuple[Any, ...]:
+        return *_sides(left, right, stop - start, start), _at(mask, start), gram, _at(sqnorms, start), accumulate
+
+    _split("product_sqnorms", left.device, batch, _PRODUCTS_A_THREAD // max(products, 1) + 1, run)
+
+
+def product_sqnorms(left: Tensor, right: Tensor, mask: Tensor | None, gram: bool) -> Tensor:
+    sqnorms = left.new_empty(left.shape[0], dtype=torch.float64)
+    _product_sqnorms_into(sqnorms, left, right, mask, gram, accumulate=False)
+    return sqnorms
+
+
+def add_product_sqnorms_(sqnorms: Tensor, left: Tensor, right: Tensor, mask: Tensor | None, gram: bool) -> None:
+    _product_sqnorms_into(sqnorms, left, right, mask, gram, accumulate=True)
+
+
+def add_clipped_product_sum_(
+    out: Tensor, left: Tensor, right: Tensor, factors: Tensor, mask: Tensor | None, scale: float | None = None
+) -> None:
+    (batch, steps, p), d = left.shape, right.shape[2]
+    by_rows, cells = p >= d, 1.0 if scale is None else scale
+
+    def run(start: int, stop: int) -> tuple[Any, ...]:
+        # a piece is the product of fewer columns of one side, with a place of its own in out
+        sides = (left[:, :, start:stop], right) if by_rows else (left, right[:, :, start:stop])
+        first = out.data_ptr() + start * (d if by_rows else 1) * out.element_size()
+        return *_sides(*sides, batch), _at(mask), _at(factors), first, _ELEMENTS[out.dtype], d, cells
+
+    long, short = max(p, d), min(p, d)
+    columns = _PRODUCTS_A_THREAD // max(batch * steps * short, 1)
+    grain = (columns // _TILE_COLUMNS + 1) * _TILE_COLUMNS
+    grid.need_fit("clipped_product_sum", _split("clipped_product_sum", left.device, long, grain, run))
 
 
 def _noise(out: Tensor, base: Tensor | None, sigma: float, key: Tensor, step: int, offset: int) -> None:

@@ -15,6 +15,9 @@ from privkt.kernels.reference_embeddings import embedding_sqnorms as embedding_s
 from privkt.kernels.reference_head import head_gradient_ as head_gradient_
 from privkt.kernels.reference_head import head_losses_ as head_losses_
 from privkt.kernels.reference_noise import normals_added
+from privkt.kernels.reference_products import add_clipped_product_sum_ as add_clipped_product_sum_
+from privkt.kernels.reference_products import add_product_sqnorms_ as add_product_sqnorms_
+from privkt.kernels.reference_products import product_sqnorms as product_sqnorms
 
 
 def row_sqnorms(rows: Tensor, mask: Tensor | None) -> Tensor:

@@ -34,6 +34,22 @@ int main() {
   mix(sqnorms.data(), sqnorms.size() * 8);
   mix(factors.data(), factors.size() * 4);
   mix(out.data(), out.size() * 4);
+  const int64_t steps = 261, p = 5, d = 39;  // beyond a chunk of steps; tiles that are not whole
+  std::vector<float> side(size_t(3 * steps * (p + d))), workspace(kProductWorkspace), one(3, 0.75f);
+  for (size_t i = 0; i < side.size(); ++i) side[i] = values[i % values.size()] * (i % 7 == 0 ? 0x1p-20f : 1.0f);
+  const Sequence left = {side.data(), Element::float32, p, steps * p, p};
+  const Sequence right = {side.data() + 3 * steps * p, Element::float32, d, steps * d, d};
+  const Products products = {left, right, 3, steps, nullptr};
+  std::vector<double> norms(3), total(size_t(p * d));
+  std::vector<int64_t> grid(size_t(p * d));
+  kernels.product_sqnorms_tiles(products, norms.data(), false, workspace.data());
+  mix(norms.data(), norms.size() * 8);
+  kernels.product_sqnorms_gram(products, norms.data(), false);
+  mix(norms.data(), norms.size() * 8);
+  kernels.clipped_product_sum(products, one.data(), total.data(), Element::float64, d, 1.0, workspace.data());
+  mix(total.data(), total.size() * 8);
+  kernels.clipped_product_sum(products, one.data(), grid.data(), Element::int64, d, 0x1p20, workspace.data());
+  mix(grid.data(), grid.size() * 8);
   NoiseKey key = {{1, 2, 3, 4, 5, 6, 7, 8}};
   for (const void *start : {static_cast<const void *>(nullptr), static_cast<const void *>(base.data())}) {
     kernels.noise(noise.data(), start, Element::float64, count, 0.7, key, uint64_t(1) << 40, (uint64_t(1) << 33) + 5);

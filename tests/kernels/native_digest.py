@@ -8,6 +8,7 @@ import hashlib
 import importlib.util
 import random
 import sys
+import types
 
 
 def add_embeddings(native, source: random.Random, digest) -> None:
@@ -63,6 +64,7 @@ def main(path: str) -> None:
         for x in (sqnorms, factors, finite, out, cells, bytes([fits])):
             digest.update(x)
     add_embeddings(native, source, digest)
+    products(native, digest, source)
     count = 20_000
     noise, base = array.array("f", bytes(4 * count)), array.array("d", [source.gauss(0, 9) for _ in range(count)])
     for address in (0, base.buffer_info()[0]):
@@ -78,6 +80,27 @@ def main(path: str) -> None:
         for x in (logits, again, losses, stats):
             digest.update(x.tobytes())
     print(native.cpu_isa(), digest.hexdigest())
+
+
+def products(native: types.ModuleType, digest, source: random.Random) -> None:
+    """Sizes that no tile divides, steps beyond a chunk, both elements, every kind of sum."""
+    batch = 2
+    for steps, p, d, element in ((3, 13, 197, 0), (259, 5, 33, 0), (4, 197, 33, 1)):
+        code = "fH"[element]
+        draw = (lambda: source.gauss(0, 1)) if element == 0 else (lambda: 0x3C00 + source.getrandbits(10))
+        left, right = (array.array(code, [draw() for _ in range(batch * steps * width)]) for width in (p, d))
+        factors, norms = array.array("f", [0.5, 0.7]), array.array("d", bytes(8 * batch))
+        sides = []
+        for x, width in ((left, p), (right, d)):
+            sides += [x.buffer_info()[0], element, width, steps * width, width]
+        for gram in (True, False):
+            native.product_sqnorms_cpu(*sides, batch, steps, 0, gram, norms.buffer_info()[0], False)
+            digest.update(norms.tobytes())
+        for out_code, out_element, scale in (("d", 2, 1.0), ("f", 0, 1.0), ("q", 3, 2.0**20)):
+            out = array.array(out_code, bytes(array.array(out_code).itemsize * p * d))
+            target = (factors.buffer_info()[0], out.buffer_info()[0], out_element, d, scale)
+            native.clipped_product_sum_cpu(*sides, batch, steps, 0, *target)
+            digest.update(out.tobytes())
 
 
 if __name__ == "__main__":

@@ -19,6 +19,15 @@ def test_the_benchmark_runs(tmp_path: Path) -> None:
         assert all(contender["median_ms"] > 0 for phase in case["phases"].values() for contender in phase.values())
 
 
+def test_the_benchmark_of_products_runs(tmp_path: Path) -> None:
+    out = tmp_path / "result.json"
+    command = [sys.executable, str(BENCHMARKS / "products.py"), "--quick", "--out", str(out)]
+    subprocess.run(command, check=True, capture_output=True, cwd=tmp_path)
+    (case,) = json.loads(out.read_text())["cases"].values()
+    assert {"ordinary GEMM", "clipped sum", "norms, gram", "norms, tiles"} <= set(case)
+    assert all(contender["gflops"] > 0 for contender in case.values())
+
+
 def test_results_describe_the_machine_without_naming_it() -> None:
     files = sorted((BENCHMARKS / "results").glob("clip_noise-*.json"))
     assert files

@@ -24,6 +24,7 @@ def arguments(op: str) -> tuple:
     noise = (1.5, KEY, 3, 4)
     labels = torch.tensor([4, -1, 0])
     stats = torch.ones(3, 2, dtype=torch.float64)
+    products = (rows[:, None, :2], rows[:, None, 2:])
     return {
         "row_sqnorms": (rows, MASK),
         "add_row_sqnorms_": (sqnorms, rows, None),
@@ -34,6 +35,9 @@ def arguments(op: str) -> tuple:
         "embedding_sqnorms": (IDS, lookups, MASK, 1),
         "add_embedding_sqnorms_": (sqnorms, IDS, lookups, MASK, None),
         "add_clipped_embedding_sum_": (torch.zeros(8, dtype=torch.float64), IDS, lookups, torch.ones(3), MASK, 1, None),
+        "product_sqnorms": (*products, MASK, True),
+        "add_product_sqnorms_": (sqnorms, *products, None, False),
+        "add_clipped_product_sum_": (torch.zeros(6, dtype=torch.float64), *products, torch.ones(3), MASK, None),
         "gaussian_noise_": (torch.empty(9), *noise),
         "add_gaussian_noise_": (torch.zeros(9), *noise),
         "head_losses_": (rows, labels, 1.0, 2.0, True),

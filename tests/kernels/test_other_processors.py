@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-SOURCES = [
-    ROOT / "csrc" / "cpu" / f"{stem}.cpp" for stem in ("embeddings", "factors", "head", "noise", "sums", "dispatch")
-]
+STEMS = ("embeddings", "factors", "gram", "head", "noise", "products", "sums")
+SOURCES = [ROOT / "csrc" / "cpu" / f"{stem}.cpp" for stem in (*STEMS, "dispatch")]
 FLAGS = ["-std=c++17", "-O3", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"]
 
 
@@ -41,7 +40,7 @@ def test_clang_computes_the_bits_of_gcc(tmp_path: Path) -> None:
     assert digest(compiler("clang++"), tmp_path) == digest(compiler("g++"), tmp_path)
 
 
-@pytest.mark.parametrize("stem", ["embeddings", "factors", "head", "noise", "sums"])
+@pytest.mark.parametrize("stem", STEMS)
 def test_objects_of_an_instruction_set_export_no_shared_inline_code(stem: str, tmp_path: Path) -> None:
     """A weak symbol of an AVX-512 object could be chosen for every processor by the linker."""
     if platform.machine() not in ("x86_64", "AMD64"):

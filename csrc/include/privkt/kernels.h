@@ -29,6 +29,26 @@ struct Lookups {
   int64_t padding;      // the id that has no gradient; negative: none
 };
 
+// [batch, steps, width], element (b, t, j) at data + b * sample_stride + t * step_stride + j.
+struct Sequence {
+  const void *data;
+  Element element;  // float32 or bfloat16
+  int64_t width, sample_stride, step_stride;
+};
+
+// Rows that are not stored: row b is left_b^T right_b, [p, d] float32, each entry by fused multiply-adds over the steps in
+// their order, from 0. p and d are the widths.
+struct Products {
+  Sequence left, right;
+  int64_t batch, steps;
+  const uint8_t *mask;  // [batch], or null: every sample counts
+};
+
+constexpr int64_t kProductBlock = 192;  // side of the block of a row that is worked on
+constexpr int64_t kProductChunk = 256;  // steps at a time
+// Floats of the workspace that the caller provides, aligned for doubles: two packed sides, a block's tiles, its float64 sums.
+constexpr int64_t kProductWorkspace = 2 * kProductChunk * kProductBlock + 3 * kProductBlock * kProductBlock;
+
 struct NoiseKey {
   uint32_t word[8];
 };
@@ -69,6 +89,14 @@ struct CpuKernels {
   void (*head_losses)(const LogitsTile &tile, double *losses, double *stats, bool want_gradient);
   // The gradients again, of the columns start, start + 1, ... of the vocabulary, from their logits and the stats.
   void (*head_gradient)(const LogitsTile &tile, const double *stats, int64_t start);
+  // sqnorms[b] (+)= an upper bound of |row b|^2, inf or NaN for rows that are not finite: from the row's own elements, or from
+  // the steps' inner products with the rounding term of product_bound.h.
+  void (*product_sqnorms_tiles)(const Products &products, double *sqnorms, bool accumulate, float *workspace);
+  void (*product_sqnorms_gram)(const Products &products, double *sqnorms, bool accumulate);
+  // out[i * out_stride + j] += sum over b of float32(factors[b] * row b[i, j]), in order of b. float64: added one by one;
+  // float32 and int64, as in clipped_sum: summed inside, added once.
+  bool (*clipped_product_sum)(const Products &products, const float *factors, void *out, Element out_element, int64_t out_stride,
+                              double scale, float *workspace);
 };
 
 const CpuKernels &cpu_kernels();      // for this processor, or the one that PRIVKT_CPU_ISA names; throws std::runtime_error

@@ -1,0 +1,105 @@
+"""A Linear layer's clipped gradient sum and its norms, beside the GEMM of ordinary training, in one run.
+
+python benchmarks/products.py [--quick] [--threads N] [--out FILE]
+
+Ordinary training multiplies all positions of a batch at once: `left.T @ right` over [batch * steps]. The clipped sum
+makes each sample's product on its own, scales it and adds it in float64: as many multiplications, so the rates compare.
+Contenders take turns within each round; with one thread the clock is that thread's processor time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from clip_noise import machine
+
+from privkt import kernels
+
+CASES = [(16, 32, 384, 384), (16, 128, 384, 384), (8, 32, 768, 768), (8, 128, 768, 768), (4, 128, 1536, 1536)]
+CASES += [(4, 128, 576, 1536), (2, 1024, 768, 768)]
+QUICK = [(2, 5, 40, 33)]
+
+
+def contenders(batch: int, steps: int, p: int, d: int) -> dict[str, tuple[Callable[[], Any], int]]:
+    """Each with the multiplications and additions that it is credited with."""
+    generator = torch.Generator().manual_seed(0)
+    left, right = (torch.randn(batch, steps, width, generator=generator) for width in (p, d))
+    half = left.bfloat16(), right.bfloat16()
+    factors = torch.rand(batch, generator=generator)
+    totals = {dtype: torch.zeros(p * d, dtype=dtype) for dtype in (torch.float64, torch.float32, torch.int64)}
+    product, gram = 2 * batch * steps * p * d, batch * steps * steps * (p + d)
+
+    def clipped(dtype: torch.dtype, sides: tuple[torch.Tensor, torch.Tensor], scale: float | None = None) -> Any:
+        return kernels.clipped_product_sum(*sides, factors, out=totals[dtype].zero_(), scale=scale)
+
+    every = (left.reshape(-1, p), right.reshape(-1, d))
+    return {
+        "ordinary GEMM": (lambda: every[0].T @ every[1], product),
+        "clipped sum": (lambda: clipped(torch.float64, (left, right)), product),
+        "clipped sum, float32": (lambda: clipped(torch.float32, (left, right)), product),
+        "clipped sum, grid": (lambda: clipped(torch.int64, (left, right), 2.0**30), product),
+        "clipped sum of bfloat16": (lambda: clipped(torch.float64, half), product),
+        "norms, tiles": (lambda: kernels.product_sqnorms(left, right, method="tiles"), product),
+        "norms, gram": (lambda: kernels.product_sqnorms(left, right, method="gram"), gram),
+    }
+
+
+def measure(case: tuple[int, ...], rounds: int, clock: Callable[[], float]) -> dict[str, dict[str, float]]:
+    table = contenders(*case)
+    times: dict[str, list[float]] = {name: [] for name in table}
+    for _ in range(rounds + 1):
+        for name, (call, _) in table.items():
+            start = clock()
+            call()
+            times[name].append(clock() - start)
+    result = {}
+    for name, (_, operations) in table.items():
+        kept = times[name][1:]  # the first round warms up
+        low, median, high = statistics.quantiles(kept, n=4)
+        ratios = [a / b for a, b in zip(kept, times["ordinary GEMM"][1:], strict=True)]
+        result[name] = {
+            "median_ms": round(median * 1e3, 4),
+            "quartiles_ms": [round(low * 1e3, 4), round(high * 1e3, 4)],
+            "gflops": round(operations / median / 1e9, 1),
+            "time_to_gemm": round(statistics.median(ratios), 4),
+        }
+    return result
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="one tiny case: that it runs, not how fast")
+    parser.add_argument("--threads", type=int, default=1, help="threads of torch and of the kernels")
+    parser.add_argument("--out", type=Path, help="write the result as JSON")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    clock = time.thread_time if options.threads == 1 else time.perf_counter
+    rounds = 3 if options.quick else 15
+    result: dict[str, Any] = {
+        "machine": machine(options.threads),
+        "clock": clock.__name__,
+        "rounds": rounds,
+        "cases": {},
+    }
+    for case in QUICK if options.quick else CASES:
+        batch, steps, p, d = case
+        measured = measure(case, rounds, clock)
+        result["cases"][f"batch {batch}, {steps} steps, {p} x {d}"] = measured
+        print(f"batch {batch}, {steps} steps, {p} x {d}: auto takes {kernels.product_norm_method(steps, p, d)}")
+        for name, m in measured.items():
+            print(
+                f"  {name:24} {m['median_ms']:9.3f} ms {m['gflops']:8.1f} GFLOP/s {m['time_to_gemm']:6.2f} of the GEMM"
+            )
+    if options.out:
+        options.out.write_text(json.dumps(result, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
