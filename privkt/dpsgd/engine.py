@@ -61,7 +61,9 @@ class Engine:
             raise ValueError(
                 f"Engine: records_per_unit must be at least 1, got {records_per_unit}; pass the public cap"
             )
-        self.model = model
+        self.model = model = getattr(
+            model, "_orig_mod", model
+        )  # what torch.compile wraps; its names are the model's own
         self.records_per_unit = records_per_unit
         self.layout: Layout = lay_out(model)
         self.half_precision = any(p.dtype in _HALF for p in model.parameters())
@@ -74,9 +76,9 @@ class Engine:
         self._inputs: RemovableHandle | None = None
         self._modes: dict[str, str] = {}
         self._disagree: list[tuple[Site, Tensor]] = []
-        # Made once: torch.compile would compile again for every new function.
-        self._forwards = [(site.module, self._forward(site)) for site in self.layout.sites]
-        self._get_prompts = [(prompt.owner, self._get_prompt(prompt)) for prompt in self.layout.prompts]
+        # Made once, or torch.compile would compile again for every microbatch; it runs them as they are.
+        self._forwards = [(site.module, _uncompiled(self._forward(site))) for site in self.layout.sites]
+        self._get_prompts = [(prompt.owner, _uncompiled(self._get_prompt(prompt))) for prompt in self.layout.prompts]
         self._checkpointing = [module for module in model.modules() if hasattr(module, "gradient_checkpointing")]
 
     @property
@@ -373,6 +375,12 @@ class Engine:
         if found and bool(torch.stack([disagrees for _, disagrees in found]).any()):
             site = next(site for site, disagrees in found if bool(disagrees))
             raise self._misused(site, LayerMisuse("run again for one sample alone it must give the same output"))
+
+
+def _uncompiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`function` as it is, where the model around it is compiled: what it writes down must happen every time."""
+    uncompiled: Callable[..., Any] = torch.compiler.disable(function, reason="it gathers per-sample gradients")
+    return uncompiled
 
 
 def _reentrant(module: nn.Module) -> bool:

@@ -228,3 +228,29 @@ def test_parameters_that_were_replaced_are_refused(dp):
     model[0].weight = nn.Parameter(torch.zeros(4, 4))
     with pytest.raises(RefusedTraining, match="must be the one it was made with"):
         engine.open(2)
+
+
+class Words(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.words, self.norm, self.head = nn.Embedding(9, 6), nn.LayerNorm(6), nn.Linear(6, 5)
+
+    def forward(self, ids):
+        return self.head(torch.tanh(self.norm(self.words(ids))) * 2)
+
+
+def test_a_compiled_model_gives_the_same_rows():
+    torch.manual_seed(2)
+    model, ids = Words().double(), torch.randint(9, (3, 4))
+    compiled = torch.compile(model, backend="eager")
+    compiled(ids)  # compiled before there is an engine
+    found = []
+    for run in (model, compiled, compiled):
+        engine = Engine(run)
+        with engine.microbatch(3):
+            found.append(engine.rows(run(ids).pow(2).sum((1, 2)), torch.ones(3, dtype=torch.bool)).clone())
+        assert "head.weight" in engine.modes()
+    assert float(found[0].norm()) > 0
+    assert torch.equal(found[1], found[0])
+    assert torch.equal(found[2], found[0])
+    assert not any(p.grad is not None for p in model.parameters())
