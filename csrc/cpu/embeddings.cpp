@@ -84,7 +84,7 @@ bool add_id(const Lookups &x, const float *factors, const int64_t *places, int64
 template <typename T>
 bool add_ids(const Lookups &x, const float *factors, int64_t from, int64_t to, void *out, Element out_element, double scale) {
   const int64_t total = x.batch * x.steps;
-  const Cells cells = {scale, most_cells(counting(x.mask, factors, x.batch))};
+  const Cells cells = {scale, most_product(counting(x.mask, factors, x.batch), scale)};
   bool fits = true;
   if (from > 0 && x.ids[from] == x.ids[from - 1]) from = run_end(x.ids, from, total);  // belongs to the range before
   for (int64_t end = 0; from < to; from = end) {

@@ -10,20 +10,30 @@ namespace {
 // same bits. Squares of float32 are exact in float64; finite rows cannot overflow it (2^256 a term).
 constexpr int kLanes = 32;
 
+// Two rows take turns, a page of each: one stream alone does not keep memory busy.
+constexpr int kTogether = 2;
+constexpr int64_t kTurnBytes = 4096;
+
+// `count` is a multiple of kLanes but at the end of a row.
 template <typename T>
-double row_sqnorm(const T *row, int64_t width) {
-  double partial[kLanes] = {};
+void add_squares(const T *row, int64_t count, double *partial) {
+  double sum[kLanes];
+  for (int lane = 0; lane < kLanes; ++lane) sum[lane] = partial[lane];
   int64_t j = 0;
-  for (; j + kLanes <= width; j += kLanes) {
+  for (; j + kLanes <= count; j += kLanes) {
     for (int lane = 0; lane < kLanes; ++lane) {
       const double x = load(row, j + lane);
-      partial[lane] += x * x;
+      sum[lane] += x * x;
     }
   }
-  for (int lane = 0; j < width; ++j, ++lane) {
+  for (int lane = 0; lane < kLanes; ++lane) partial[lane] = sum[lane];
+  for (int lane = 0; j < count; ++j, ++lane) {
     const double x = load(row, j);
     partial[lane] += x * x;
   }
+}
+
+double joined(double *partial) {
   for (int half = kLanes / 2; half > 0; half /= 2) {
     for (int lane = 0; lane < half; ++lane) partial[lane] += partial[lane + half];
   }
@@ -31,13 +41,36 @@ double row_sqnorm(const T *row, int64_t width) {
 }
 
 template <typename T>
-void all_rows(const Rows &rows, double *sqnorms, bool accumulate) {
-  const T *data = static_cast<const T *>(rows.data);
-  for (int64_t b = 0; b < rows.batch; ++b) {
-    const bool counts = rows.mask == nullptr || rows.mask[b] != 0;
-    const double sqnorm = counts ? row_sqnorm(data + b * rows.stride, rows.width) : 0.0;
-    sqnorms[b] = accumulate ? sqnorms[b] + sqnorm : sqnorm;
+void some_rows(const Rows &rows, const int64_t *which, int count, double *sqnorms, bool accumulate) {
+  double partial[kTogether][kLanes] = {};
+  const int64_t turn = count > 1 ? kTurnBytes / int64_t(sizeof(T)) : rows.width;
+  for (int64_t first = 0; first < rows.width; first += turn) {
+    const int64_t here = rows.width - first < turn ? rows.width - first : turn;
+    for (int r = 0; r < count; ++r) {
+      add_squares(static_cast<const T *>(rows.data) + which[r] * rows.stride + first, here, partial[r]);
+    }
   }
+  for (int r = 0; r < count; ++r) {
+    const double sqnorm = joined(partial[r]);
+    sqnorms[which[r]] = accumulate ? sqnorms[which[r]] + sqnorm : sqnorm;
+  }
+}
+
+template <typename T>
+void all_rows(const Rows &rows, double *sqnorms, bool accumulate) {
+  int64_t which[kTogether];
+  int waiting = 0;
+  for (int64_t b = 0; b < rows.batch; ++b) {
+    if (rows.mask != nullptr && rows.mask[b] == 0) {
+      if (!accumulate) sqnorms[b] = 0.0;
+      continue;
+    }
+    which[waiting++] = b;
+    if (waiting < kTogether) continue;
+    some_rows<T>(rows, which, waiting, sqnorms, accumulate);
+    waiting = 0;
+  }
+  if (waiting > 0) some_rows<T>(rows, which, waiting, sqnorms, accumulate);
 }
 
 }  // namespace

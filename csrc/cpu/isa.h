@@ -8,6 +8,12 @@
 #error "compile with -DPRIVKT_ISA=scalar, avx2 or avx512"
 #endif
 
+#if defined(__GNUC__)
+#define PRIVKT_PREFETCH(address) __builtin_prefetch(address)
+#else
+#define PRIVKT_PREFETCH(address) static_cast<void>(0)
+#endif
+
 namespace privkt::PRIVKT_ISA {
 
 void row_sqnorms(const Rows &rows, double *sqnorms, bool accumulate);

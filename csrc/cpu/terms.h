@@ -26,7 +26,8 @@ struct AsIs {
 
 // Whole cells, whose sums of one product a sample are exact in float64.
 struct Cells {
-  double scale, most;
+  double scale;
+  float most;
   double operator()(float product) const { return cells_of(product, scale, most); }
 };
 

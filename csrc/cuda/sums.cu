@@ -32,7 +32,7 @@ __global__ void grid_sum_kernel(const T *data, int64_t batch, int64_t width, int
                                 const float *factors, int64_t *out, bool accumulate, double scale) {
   int64_t counting = 0;
   for (int64_t b = 0; b < batch; ++b) counting += counts(mask, factors, b);
-  const double most = most_cells(counting);
+  const float most = most_product(counting, scale);
   for (int64_t j = int64_t(blockIdx.x) * kThreads + threadIdx.x; j < width; j += int64_t(gridDim.x) * kThreads) {
     double sum = 0.0;
     for (int64_t b = 0; b < batch; ++b) {

@@ -5,20 +5,23 @@
 // kMostCells float64 holds every integer, so sums of cells that stay below it are exact in float64 too.
 #pragma once
 
-#include "privkt/portable.h"
+#include "privkt/clip_factor.h"
 
 namespace privkt {
 
 constexpr double kMostCells = 0x1p53;
 constexpr int64_t kNoCells = INT64_MIN;  // what a coordinate becomes, and stays, that cannot be summed exactly
 
-// The most cells that each of `count` summands may have.
-PRIVKT_FN double most_cells(int64_t count) { return double((int64_t(1) << 53) / (count > 0 ? count : 1)); }
+// The largest product whose cells `count` summands may have each. Comparing float32 products, not float64 cells, costs half.
+PRIVKT_FN float most_product(int64_t count, double scale) {
+  const double most = double((int64_t(1) << 53) / (count > 0 ? count : 1)) / scale;  // scale is a power of two: exact
+  return most < 0x1.fffffep127 ? round_down(most) : 0x1.fffffep127f;
+}
 
-// The product in cells; NaN where it has more than `most`, which no clipped product has (or is NaN itself).
-PRIVKT_FN double cells_of(float product, double scale, double most) {
-  const double cells = double(product) * scale;
-  return fabs(cells) <= most ? trunc(cells) : double_of(0x7ff8000000000000u);
+// The product in cells; NaN where it is above `most`, which no clipped product is (or is NaN itself).
+PRIVKT_FN double cells_of(float product, double scale, float most) {
+  const float held = fabsf(product) <= most ? product : float_of(0x7fc00000u);
+  return trunc(double(held) * scale);
 }
 
 // int64 of a whole |x| <= 2^53 without a 64-bit conversion, which AVX2 lacks. For whole |k| <= 2^51 the float64 1.5 2^52 + k
