@@ -1,6 +1,7 @@
 """What is promised and what is spent: guarantees, accounting, releases, budgets and ledgers. Imports no torch."""
 
 from privkt.privacy.accounting import (
+    balls_in_bins_event,
     calibrate_noise,
     compose,
     delta_at,
@@ -13,6 +14,7 @@ from privkt.privacy.accounting import (
     poisson_gaussian_event,
     pure_event,
     replace_one_epsilon,
+    truncated_poisson_gaussian_event,
     zcdp_event,
 )
 from privkt.privacy.budget import Budget
@@ -69,6 +71,7 @@ __all__ = [
     "Unit",
     "UnprotectedRelease",
     "assert_private_access",
+    "balls_in_bins_event",
     "calibrate_noise",
     "compose",
     "default_delta",
@@ -84,5 +87,6 @@ __all__ = [
     "pure_event",
     "replace_one_epsilon",
     "sampler_share",
+    "truncated_poisson_gaussian_event",
     "zcdp_event",
 ]

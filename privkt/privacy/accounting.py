@@ -6,7 +6,8 @@ al. 2021, arXiv 2103.00039, Definition 1.1; dp-accounting's REPLACE_SPECIAL). Un
 contribution may turn to its opposite: the pair is q N(+1) + (1-q) N(0) against q N(-1) + (1-q) N(0), which
 dominates every pair inside the clip ball (docs/proofs/accounting.md), and dp-accounting's REPLACE_ONE
 distribution of it is used. Its RDP accountant does NOT double the sensitivity under REPLACE_ONE and is never
-asked for that. Pure and zCDP events hold for the relation their mechanism states.
+asked for that. With balls in bins, replacing is emptying and then filling, or two opposite Gaussians: the smaller
+epsilon of the two. Pure and zCDP events hold for the relation their mechanism states.
 
 Every number is an upper bound: discretisation is pessimistic and results are rounded up.
 """
@@ -15,12 +16,14 @@ from __future__ import annotations
 
 import functools
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import numpy as np
-
+from privkt.privacy._losses import interval_for, loss_distribution
+from privkt.privacy._renyi import ALL_ORDERS, curve, orders_for
 from privkt.privacy.errors import InvalidEvent
 from privkt.privacy.events import (
+    Leaves,
+    balls_in_bins_event,
     compose,
     event_from_json,
     event_to_json,
@@ -30,6 +33,8 @@ from privkt.privacy.events import (
     poisson_gaussian_event,
     pure_epsilon_of,
     pure_event,
+    sorted_leaves,
+    truncated_poisson_gaussian_event,
     zcdp_event,
 )
 from privkt.privacy.guarantee import Neighbouring
@@ -37,7 +42,11 @@ from privkt.privacy.guarantee import Neighbouring
 if TYPE_CHECKING:
     from dp_accounting import DpEvent
 
+    from privkt.privacy.calibration import Design
+
 __all__ = [
+    "balls_in_bins_event",
+    "calibrate",
     "calibrate_noise",
     "coarse_epsilon",
     "compose",
@@ -54,26 +63,18 @@ __all__ = [
     "rdp",
     "rdp_epsilon",
     "replace_one_epsilon",
+    "truncated_poisson_gaussian_event",
     "zcdp_event",
     "zcdp_rho",
 ]
 
-_INTERVAL = 1e-4  # narrowest privacy-loss cell, dp-accounting's default; pessimistic whatever the width
-_MOST_CELLS = 2**21
 _SMALLEST_PLD_DELTA = 1e-12  # FFT rounding is about 1e-16; below this RDP alone is trusted
 _ROUNDING = 1e-10  # relative; covers floating-point error of a pessimistic distribution
-_WHOLE_ORDERS = tuple(float(x) for x in [*range(2, 64), *range(64, 256, 8), 256, 512, 1024])
-_ALL_ORDERS = tuple(sorted({*(1 + x / 20 for x in range(1, 200)), *_WHOLE_ORDERS}))
-_FEW_ORDERS = (2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0, 32.0, 64.0)
-_Leaves = tuple[tuple[Any, int], ...]
+_SPLITS = (0.02, 0.1, 0.25, 0.5, 0.75, 0.9, 0.98)
 
 
 def _doubled(neighbouring: Neighbouring) -> bool:
     return Neighbouring(neighbouring) in (Neighbouring.REPLACE_ONE, Neighbouring.LOCAL)
-
-
-def _sorted_leaves(event: DpEvent) -> _Leaves:
-    return tuple(sorted(leaves(event).items(), key=repr))
 
 
 def _need_delta(delta: float) -> None:
@@ -88,16 +89,16 @@ def epsilon(event: DpEvent, delta: float, neighbouring: Neighbouring = Neighbour
     gives infinity; no event gives 0.
     """
     _need_delta(delta)
-    return _epsilon(_sorted_leaves(event), float(delta), _doubled(neighbouring))
+    return _epsilon(sorted_leaves(event), float(delta), _doubled(neighbouring))
 
 
 def coarse_epsilon(event: DpEvent, delta: float, neighbouring: Neighbouring = Neighbouring.ZERO_OUT) -> float:
     """`epsilon` with cells five times as wide: still an upper bound, five times as fast, for searches."""
-    return _epsilon(_sorted_leaves(event), float(delta), _doubled(neighbouring), 5)
+    return _epsilon(sorted_leaves(event), float(delta), _doubled(neighbouring), 5)
 
 
 @functools.lru_cache(maxsize=512)
-def _epsilon(parts: _Leaves, delta: float, doubled: bool, widening: int = 1) -> float:
+def _epsilon(parts: Leaves, delta: float, doubled: bool, widening: int = 1) -> float:
     import dp_accounting as dpa
 
     if not parts:
@@ -113,13 +114,34 @@ def _epsilon(parts: _Leaves, delta: float, doubled: bool, widening: int = 1) -> 
     if rest and pure:
         bounds.append(pure_sum + _epsilon(rest, delta, doubled))
     if delta > 0:
-        interval = _interval(parts, doubled, widening)
+        interval = interval_for(parts, doubled, widening)
         if interval is None or delta < _SMALLEST_PLD_DELTA:
             bounds.append(_rdp_epsilon(parts, delta, doubled))
         else:
-            bounds.append(_pld(parts, doubled, interval).get_epsilon_for_delta(delta))
+            whole = loss_distribution(parts, doubled, interval, coarse=widening > 1)
+            bounds.append(whole.get_epsilon_for_delta(delta))
+            if doubled and not pure and _in_bins(parts):
+                bounds.append(_two_way_epsilon(parts, delta, interval, widening))
     best = min(bounds, default=math.inf)
     return best if best == pure_sum else best * (1 + _ROUNDING)
+
+
+def _in_bins(parts: Leaves) -> bool:
+    from privkt.privacy._bins_event import BallsInBinsGaussianDpEvent
+
+    return any(isinstance(leaf, BallsInBinsGaussianDpEvent) for leaf, _ in parts)
+
+
+def _two_way_epsilon(parts: Leaves, delta: float, interval: float, widening: int) -> float:
+    """Epsilon of replacing as emptying first and filling after: the deltas are delta_1 and e^epsilon_1 delta_2."""
+    whole = loss_distribution(parts, False, interval, coarse=widening > 1)
+    found = math.inf
+    for share in _SPLITS:
+        empties = whole._pmf_remove.get_epsilon_for_delta(share * delta)
+        rest = (1 - share) * delta * math.exp(-min(empties, 700.0))
+        if rest >= _SMALLEST_PLD_DELTA:
+            found = min(found, empties + whole._pmf_add.get_epsilon_for_delta(rest))
+    return found
 
 
 def delta_at(event: DpEvent, epsilon: float, neighbouring: Neighbouring = Neighbouring.ZERO_OUT) -> float:
@@ -128,24 +150,24 @@ def delta_at(event: DpEvent, epsilon: float, neighbouring: Neighbouring = Neighb
 
     if not epsilon >= 0:
         raise InvalidEvent(f"accounting: epsilon must be >= 0, got {epsilon}; ask for a finite one")
-    parts, doubled = _sorted_leaves(event), _doubled(neighbouring)
+    parts, doubled = sorted_leaves(event), _doubled(neighbouring)
     if any(isinstance(leaf, dpa.NonPrivateDpEvent) for leaf, _ in parts):
         return 1.0
     if _epsilon(parts, 0.0, doubled) <= epsilon:
         return 0.0
-    interval = _interval(parts, doubled)
+    interval = interval_for(parts, doubled)
     if interval is not None:
-        found = float(_pld(parts, doubled, interval).get_delta_for_epsilon(epsilon))
+        found = float(loss_distribution(parts, doubled, interval).get_delta_for_epsilon(epsilon))
         if found >= _SMALLEST_PLD_DELTA:
             return min(1.0, found * (1 + _ROUNDING))
-    orders = _orders(parts)
-    return min(1.0, float(dpa.rdp.compute_delta(orders, _rdp_curve(parts, doubled, orders), epsilon)[0]))
+    orders = orders_for(parts)
+    return min(1.0, float(dpa.rdp.compute_delta(orders, curve(parts, doubled, orders), epsilon)[0]))
 
 
 def replace_one_epsilon(event: DpEvent, delta: float) -> float:
     """The epsilon of the same noise when a unit is replaced by another instead of emptied.
 
-    Guarantee: sound for Gaussian and Poisson-sampled Gaussian events by docs/proofs/accounting.md.
+    Guarantee: sound for Gaussian events, however sampled, by docs/proofs/accounting.md.
     Raises: InvalidEvent, for pure and zCDP events, whose mechanism must state its own replace-one epsilon.
     """
     import dp_accounting as dpa
@@ -163,13 +185,13 @@ def rdp(event: DpEvent, order: float, neighbouring: Neighbouring = Neighbouring.
     """An upper bound of the Renyi divergence of `event` at one `order` above 1."""
     if not 1 < order < math.inf:
         raise InvalidEvent(f"rdp: order must be finite and above 1, got {order}; 2 to 64 is usual")
-    return float(_rdp_curve(_sorted_leaves(event), _doubled(neighbouring), (float(order),))[0])
+    return float(curve(sorted_leaves(event), _doubled(neighbouring), (float(order),))[0])
 
 
 def rdp_epsilon(event: DpEvent, delta: float, neighbouring: Neighbouring = Neighbouring.ZERO_OUT) -> float:
     """Epsilon by Renyi divergences alone: looser than `epsilon`, used to check it."""
     _need_delta(delta)
-    return _rdp_epsilon(_sorted_leaves(event), float(delta), _doubled(neighbouring))
+    return _rdp_epsilon(sorted_leaves(event), float(delta), _doubled(neighbouring))
 
 
 def zcdp_rho(event: DpEvent, neighbouring: Neighbouring = Neighbouring.ZERO_OUT) -> float:
@@ -205,101 +227,16 @@ def divergence_to_epsilon(divergence: float, delta: float, orders: tuple[float, 
     if not math.isfinite(divergence):
         return math.inf
     if orders is None:
-        curve = [divergence * order for order in _ALL_ORDERS]
-        return float(dpa.rdp.compute_epsilon(_ALL_ORDERS, curve, delta)[0])
+        at_each = [divergence * order for order in ALL_ORDERS]
+        return float(dpa.rdp.compute_epsilon(ALL_ORDERS, at_each, delta)[0])
     return float(dpa.rdp.compute_epsilon(orders, [divergence] * len(orders), delta)[0])
 
 
-def _rdp_epsilon(parts: _Leaves, delta: float, doubled: bool) -> float:
+def _rdp_epsilon(parts: Leaves, delta: float, doubled: bool) -> float:
     import dp_accounting as dpa
 
-    orders = _orders(parts)
-    return float(dpa.rdp.compute_epsilon(orders, _rdp_curve(parts, doubled, orders), delta)[0])
-
-
-def _orders(parts: _Leaves) -> tuple[float, ...]:
-    """Fractional orders of a sampled Gaussian are a series that may not converge; whole ones are a finite sum."""
-    import dp_accounting as dpa
-
-    sampled = any(isinstance(leaf, dpa.PoissonSampledDpEvent) for leaf, _ in parts)
-    return _WHOLE_ORDERS if sampled else _ALL_ORDERS
-
-
-def _rdp_curve(parts: _Leaves, doubled: bool, orders: tuple[float, ...]) -> Any:
-    """Renyi divergence at every order; replace-one of a sampled Gaussian by joint convexity of exp((a-1) D_a)."""
-    import dp_accounting as dpa
-
-    a = np.array(orders)
-    curve = np.zeros_like(a)
-    for leaf, times in parts:
-        if isinstance(leaf, dpa.RandomizedResponseDpEvent):
-            accountant = dpa.rdp.RdpAccountant(orders, dpa.NeighboringRelation.REPLACE_ONE)
-            accountant.compose(leaf, times)
-            curve += accountant.rdp
-        elif doubled and isinstance(leaf, dpa.GaussianDpEvent):
-            curve += times * 2 * a / leaf.noise_multiplier**2
-        elif doubled and isinstance(leaf, dpa.PoissonSampledDpEvent):
-            q, whole = leaf.sampling_probability, 2 * a / leaf.event.noise_multiplier**2
-            curve += times * np.logaddexp(np.log1p(-q), np.log(q) + (a - 1) * whole) / (a - 1)
-        else:
-            accountant = dpa.rdp.RdpAccountant(orders)
-            accountant.compose(leaf, times)
-            curve += accountant.rdp
-    return curve
-
-
-def _interval(parts: _Leaves, doubled: bool, widening: int = 1) -> float | None:
-    """The cell width; None where no distribution is known (zCDP) or useful.
-
-    Discretisation costs about steps * width^2, so few steps bear wide cells. A pure epsilon is made a whole number of
-    cells, where it costs nothing.
-    """
-    import dp_accounting as dpa
-
-    if any(isinstance(leaf, dpa.ZCDpEvent) for leaf, _ in parts):
-        return None
-    # Only a size: how far losses reach, four times further for a doubled sensitivity.
-    reach = dpa.rdp.compute_epsilon(_FEW_ORDERS, _rdp_curve(parts, False, _FEW_ORDERS), 1e-15)[0]
-    span = (8 if doubled else 2) * reach
-    if not span < 4000:
-        return None
-    steps = max(times for _, times in parts)
-    width = max(_INTERVAL * min(10.0, max(1.0, math.sqrt(2000 / steps))) * widening, span / _MOST_CELLS)
-    pure = [(n, leaf.noise_parameter) for leaf, n in parts if isinstance(leaf, dpa.RandomizedResponseDpEvent)]
-    if pure:
-        most_used = pure_epsilon_of(max(pure)[1])
-        width = most_used / math.ceil(most_used / width)
-    return width
-
-
-def _pld(parts: _Leaves, doubled: bool, interval: float) -> Any:
-    import dp_accounting as dpa
-    from dp_accounting.pld import privacy_loss_distribution as pld
-
-    relation = dpa.NeighboringRelation.REPLACE_ONE if doubled else dpa.NeighboringRelation.ADD_OR_REMOVE_ONE
-    whole = pld.identity(value_discretization_interval=interval)
-    for leaf, times in parts:
-        if isinstance(leaf, dpa.RandomizedResponseDpEvent):
-            cells = math.ceil(pure_epsilon_of(leaf.noise_parameter) / interval - 1e-9)
-            likely = 1 / (1 + math.exp(-cells * interval))
-            part = pld.PrivacyLossDistribution.create_from_rounded_probability(
-                {cells: likely, -cells: 1 - likely}, 0.0, interval
-            ).self_compose(times)
-        elif isinstance(leaf, dpa.GaussianDpEvent):
-            part = pld.from_gaussian_mechanism(
-                leaf.noise_multiplier / math.sqrt(times),
-                value_discretization_interval=interval,
-                neighboring_relation=relation,
-            )
-        else:
-            part = pld.from_gaussian_mechanism(
-                leaf.event.noise_multiplier,
-                sampling_prob=leaf.sampling_probability,
-                value_discretization_interval=interval,
-                neighboring_relation=relation,
-            ).self_compose(times)
-        whole = whole.compose(part)
-    return whole
+    orders = orders_for(parts)
+    return float(dpa.rdp.compute_epsilon(orders, curve(parts, doubled, orders), delta)[0])
 
 
 def noise_per_coordinate(noise_multiplier: float, sampling_rate: float, n: int, max_grad_norm: float = 1.0) -> float:
@@ -325,3 +262,17 @@ def calibrate_noise(
     return calibration.calibrate_noise(
         epsilon, delta, sampling_rate, steps, Neighbouring(neighbouring), slack_delta=slack_delta
     )
+
+
+def calibrate(
+    epsilon: float,
+    delta: float,
+    design: Design,
+    neighbouring: Neighbouring = Neighbouring.ZERO_OUT,
+    *,
+    slack_delta: float = 0.0,
+) -> float:
+    """`calibrate_noise` for any design: `design.event(noise_multiplier)` names the event of the whole training."""
+    from privkt.privacy import calibration
+
+    return calibration.calibrate(epsilon, delta, design, Neighbouring(neighbouring), slack_delta=slack_delta)

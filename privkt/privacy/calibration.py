@@ -5,6 +5,8 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
 
 from scipy import optimize
 
@@ -12,8 +14,29 @@ from privkt.privacy import accounting
 from privkt.privacy.errors import InvalidBudget
 from privkt.privacy.guarantee import Neighbouring
 
+if TYPE_CHECKING:
+    from dp_accounting import DpEvent
+
 _PRECISION = 1e-4  # relative, of the noise multiplier
 _LARGEST = 16.0  # log of the largest noise multiplier that is tried, about 9 million
+
+
+class Design(Protocol):
+    """Everything of a training but its noise; hashable, so that asking again costs nothing."""
+
+    def event(self, noise_multiplier: float) -> DpEvent:
+        """What the whole training costs with this noise; more noise costs less."""
+
+    def __hash__(self) -> int: ...
+
+
+@dataclass(frozen=True)
+class _Poisson:
+    rate: float
+    steps: int
+
+    def event(self, noise_multiplier: float) -> DpEvent:
+        return accounting.poisson_gaussian_event(noise_multiplier, self.rate, self.steps)
 
 
 def calibrate_noise(
@@ -31,6 +54,18 @@ def calibrate_noise(
         the sampler of the noise itself may cost (its total variation, over all coordinates and steps).
     Raises: InvalidBudget, if no noise is enough or the slack takes the whole delta.
     """
+    return calibrate(epsilon, delta, _Poisson(float(sampling_rate), steps), neighbouring, slack_delta=slack_delta)
+
+
+def calibrate(
+    epsilon: float,
+    delta: float,
+    design: Design,
+    neighbouring: Neighbouring = Neighbouring.ZERO_OUT,
+    *,
+    slack_delta: float = 0.0,
+) -> float:
+    """`calibrate_noise` for any design, with the event that it names itself."""
     if not (math.isfinite(epsilon) and epsilon > 0):
         raise InvalidBudget(f"calibrate_noise: epsilon must be finite and > 0, got {epsilon}; ask for 1 to 10")
     if not 0 < delta < 1:
@@ -40,21 +75,17 @@ def calibrate_noise(
             f"calibrate_noise: slack_delta must be at least 0 and below delta = {delta:g}, got {slack_delta:g}; "
             "use a finer sampler or a larger delta"
         )
-    accounting.poisson_gaussian_event(1.0, sampling_rate, steps)  # refuses impossible rates and steps by name
-    return _calibrate(
-        float(epsilon), float(delta - slack_delta), float(sampling_rate), steps, Neighbouring(neighbouring)
-    )
+    design.event(1.0)  # refuses impossible rates and steps by name
+    return _calibrate(float(epsilon), float(delta - slack_delta), design, Neighbouring(neighbouring))
 
 
 @functools.lru_cache(maxsize=256)
-def _calibrate(target: float, delta: float, rate: float, steps: int, neighbouring: Neighbouring) -> float:
+def _calibrate(target: float, delta: float, design: Design, neighbouring: Neighbouring) -> float:
     def coarse(log_noise: float) -> float:
-        event = accounting.poisson_gaussian_event(math.exp(log_noise), rate, steps)
-        return _excess(accounting.coarse_epsilon(event, delta, neighbouring), target)
+        return _excess(accounting.coarse_epsilon(design.event(math.exp(log_noise)), delta, neighbouring), target)
 
     def exact(log_noise: float) -> float:
-        event = accounting.poisson_gaussian_event(math.exp(log_noise), rate, steps)
-        return _excess(accounting.epsilon(event, delta, neighbouring), target)
+        return _excess(accounting.epsilon(design.event(math.exp(log_noise)), delta, neighbouring), target)
 
     low = high = 0.0
     if coarse(0.0) > 0:

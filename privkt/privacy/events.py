@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from dp_accounting import DpEvent
 
 _LARGEST_PURE_EPSILON = 500.0
+Leaves = tuple[tuple[Any, int], ...]
 
 
 def _need(holds: bool, subject: str, rule: str, came: object) -> None:
@@ -67,6 +68,40 @@ def poisson_gaussian_event(noise_multiplier: float, sampling_rate: float, steps:
     _need(_whole(steps), subject, "steps must be a whole number >= 1", steps)
     gaussian = dp_accounting.GaussianDpEvent(float(noise_multiplier))
     return dp_accounting.SelfComposedDpEvent(dp_accounting.PoissonSampledDpEvent(float(sampling_rate), gaussian), steps)
+
+
+def truncated_poisson_gaussian_event(
+    noise_multiplier: float, sampling_rate: float, steps: int, *, size: int, cap: int
+) -> DpEvent:
+    """`poisson_gaussian_event` on `size` units with at most `cap` a draw; which of a larger draw stay is data-free.
+
+    Edge cases: a cap that no draw can exceed is no cap.
+    """
+    import dp_accounting
+
+    subject = "truncated_poisson_gaussian_event"
+    plain = poisson_gaussian_event(noise_multiplier, sampling_rate, steps)
+    _need(_whole(size), subject, "size must be a whole number >= 1", size)
+    _need(_whole(cap), subject, "cap must be a whole number >= 1", cap)
+    if cap >= size:
+        return plain
+    event = dp_accounting.TruncatedSubsampledGaussianDpEvent(size, float(sampling_rate), cap, float(noise_multiplier))
+    return dp_accounting.SelfComposedDpEvent(event, steps)
+
+
+def balls_in_bins_event(noise_multiplier: float, bins: int, epochs: int = 1) -> DpEvent:
+    """`epochs` passes of `bins` Gaussian mechanisms; in each pass every unit is in one of them, drawn uniformly."""
+    import dp_accounting
+
+    from privkt.privacy._bins_event import BallsInBinsGaussianDpEvent
+
+    subject = "balls_in_bins_event"
+    _need(_finite_positive(noise_multiplier), subject, "noise_multiplier must be finite and > 0", noise_multiplier)
+    _need(_whole(bins), subject, "bins must be a whole number >= 1", bins)
+    _need(_whole(epochs), subject, "epochs must be a whole number >= 1", epochs)
+    if bins == 1:
+        return gaussian_event(noise_multiplier, epochs)
+    return dp_accounting.SelfComposedDpEvent(BallsInBinsGaussianDpEvent(float(noise_multiplier), bins), epochs)
 
 
 def pure_event(epsilon: float, count: int = 1) -> DpEvent:
@@ -135,6 +170,8 @@ def leaves(event: DpEvent) -> Counter[DpEvent]:
     """
     import dp_accounting as dpa
 
+    from privkt.privacy._bins_event import BallsInBinsGaussianDpEvent
+
     found: Counter[DpEvent] = Counter()
     waiting: list[tuple[DpEvent, int]] = [(event, 1)]
     while waiting:
@@ -149,7 +186,13 @@ def leaves(event: DpEvent) -> Counter[DpEvent]:
             whole = current.sampling_probability == 1
             found[current.event if whole else current] += times
         elif (
-            isinstance(current, dpa.GaussianDpEvent | dpa.NonPrivateDpEvent)
+            isinstance(
+                current,
+                dpa.GaussianDpEvent
+                | dpa.NonPrivateDpEvent
+                | dpa.TruncatedSubsampledGaussianDpEvent
+                | BallsInBinsGaussianDpEvent,
+            )
             or (isinstance(current, dpa.ZCDpEvent) and current.xi == 0)
             or (isinstance(current, dpa.RandomizedResponseDpEvent) and current.num_buckets == 2)
         ):
@@ -157,9 +200,31 @@ def leaves(event: DpEvent) -> Counter[DpEvent]:
         else:
             raise InvalidEvent(
                 f"event {type(current).__name__}: only events made by privkt.privacy's factory are accounted for, got "
-                "another; make it with poisson_gaussian_event, gaussian_event, pure_event, zcdp_event or none_event"
+                "another; make it with gaussian_event, poisson_gaussian_event, truncated_poisson_gaussian_event, "
+                "balls_in_bins_event, pure_event, zcdp_event or none_event"
             )
     return found
+
+
+OVERFLOW_ERROR = 1e-6  # relative; of the binomial tails below, with room for the rounding of the rate
+
+
+def overflow(leaf: Any) -> tuple[float, float]:
+    """(P[the other units alone fill a capped draw], P[a unit is in the draw, given that]), up to OVERFLOW_ERROR.
+
+    The second is P[Binomial(N, q) > cap] cap / N over the first: of a draw that is cut, each unit is as likely to stay.
+    """
+    from scipy import special
+
+    size, cap, rate = leaf.dataset_size, leaf.truncated_batch_size, leaf.sampling_probability
+    full = float(special.bdtrc(cap - 1, size - 1, rate))
+    inside = float(special.bdtrc(cap, size, rate)) * cap / size
+    return (full, min(rate, inside / full)) if full > 0 else (0.0, rate)
+
+
+def sorted_leaves(event: DpEvent) -> Leaves:
+    """`leaves` in one order, so that equal compositions are one cache entry."""
+    return tuple(sorted(leaves(event).items(), key=repr))
 
 
 _FIELDS = {
@@ -168,6 +233,13 @@ _FIELDS = {
     "GaussianDpEvent": ("noise_multiplier",),
     "ZCDpEvent": ("rho", "xi"),
     "RandomizedResponseDpEvent": ("noise_parameter", "num_buckets"),
+    "TruncatedSubsampledGaussianDpEvent": (
+        "dataset_size",
+        "sampling_probability",
+        "truncated_batch_size",
+        "noise_multiplier",
+    ),
+    "BallsInBinsGaussianDpEvent": ("noise_multiplier", "bins"),
 }
 
 
@@ -195,6 +267,8 @@ def event_from_json(values: Mapping[str, Any]) -> DpEvent:
     """
     import dp_accounting as dpa
 
+    from privkt.privacy._bins_event import BallsInBinsGaussianDpEvent
+
     name = values.get("class")
     rest = {key: value for key, value in values.items() if key != "class"}
     try:
@@ -205,6 +279,8 @@ def event_from_json(values: Mapping[str, Any]) -> DpEvent:
             event = dpa.SelfComposedDpEvent(event_from_json(rest.pop("event")), **rest)
         elif name == "PoissonSampledDpEvent":
             event = dpa.PoissonSampledDpEvent(event=event_from_json(rest.pop("event")), **rest)
+        elif name == "BallsInBinsGaussianDpEvent":
+            event = BallsInBinsGaussianDpEvent(**rest)
         elif name in _FIELDS:
             event = getattr(dpa, name)(**rest)
         else:

@@ -71,6 +71,8 @@ def planned(event: DpEvent, guarantee: Guarantee) -> list[dict[str, Any]]:
     """The parameters fixed before data was read, one entry an elementary mechanism."""
     import dp_accounting as dpa
 
+    from privkt.privacy._bins_event import BallsInBinsGaussianDpEvent
+
     found: list[dict[str, Any]] = []
     for leaf, count in leaves(event).items():
         if isinstance(leaf, dpa.PoissonSampledDpEvent):
@@ -78,6 +80,20 @@ def planned(event: DpEvent, guarantee: Guarantee) -> list[dict[str, Any]]:
                 "mechanism": "Poisson-sampled Gaussian",
                 "noise_multiplier": leaf.event.noise_multiplier,
                 "sampling_rate": leaf.sampling_probability,
+            }
+        elif isinstance(leaf, dpa.TruncatedSubsampledGaussianDpEvent):
+            entry = {
+                "mechanism": "truncated-Poisson-sampled Gaussian",
+                "noise_multiplier": leaf.noise_multiplier,
+                "sampling_rate": leaf.sampling_probability,
+                "cap": leaf.truncated_batch_size,
+            }
+        elif isinstance(leaf, BallsInBinsGaussianDpEvent):
+            entry = {
+                "mechanism": "Gaussian with balls in bins, steps counted in epochs",
+                "noise_multiplier": leaf.noise_multiplier,
+                "sampling_rate": 1 / leaf.bins,
+                "bins": leaf.bins,
             }
         elif isinstance(leaf, dpa.GaussianDpEvent):
             entry = {"mechanism": "Gaussian", "noise_multiplier": leaf.noise_multiplier, "sampling_rate": 1.0}

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from privkt.privacy import (
     InvalidEvent,
+    balls_in_bins_event,
     compose,
     event_from_json,
     event_to_json,
@@ -15,6 +16,7 @@ from privkt.privacy import (
     none_event,
     poisson_gaussian_event,
     pure_event,
+    truncated_poisson_gaussian_event,
     zcdp_event,
 )
 from privkt.privacy.events import leaves, pure_epsilon_of
@@ -24,6 +26,15 @@ counts = st.integers(min_value=1, max_value=50)
 elementary = st.one_of(
     st.builds(gaussian_event, noise, counts),
     st.builds(poisson_gaussian_event, noise, st.floats(min_value=1e-4, max_value=1), counts),
+    st.builds(
+        truncated_poisson_gaussian_event,
+        noise,
+        st.floats(min_value=1e-4, max_value=1),
+        counts,
+        size=st.integers(20, 40),
+        cap=st.integers(1, 50),
+    ),
+    st.builds(balls_in_bins_event, noise, counts, counts),
     st.builds(pure_event, st.floats(min_value=0, max_value=20), counts),
     st.builds(zcdp_event, st.floats(min_value=0, max_value=10)),
     st.builds(none_event),
@@ -94,6 +105,17 @@ def test_events_from_elsewhere_are_refused(foreign):
         (lambda: poisson_gaussian_event(1.0, 0.0, 1), r"sampling_rate must lie in \(0, 1\], got 0.0"),
         (lambda: poisson_gaussian_event(1.0, 1.5, 1), r"sampling_rate must lie in \(0, 1\], got 1.5"),
         (lambda: poisson_gaussian_event(1.0, 0.1, 2.5), "steps must be a whole number >= 1, got 2.5"),
+        (
+            lambda: truncated_poisson_gaussian_event(1.0, 0.1, 1, size=10, cap=0),
+            "cap must be a whole number >= 1, got 0",
+        ),
+        (
+            lambda: truncated_poisson_gaussian_event(1.0, 0.1, 1, size=2.5, cap=1),
+            "size must be a whole number >= 1, got 2.5",
+        ),
+        (lambda: balls_in_bins_event(-1.0, 3), "noise_multiplier must be finite and > 0, got -1.0"),
+        (lambda: balls_in_bins_event(1.0, 0), "bins must be a whole number >= 1, got 0"),
+        (lambda: balls_in_bins_event(1.0, 3, 0), "epochs must be a whole number >= 1, got 0"),
         (lambda: pure_event(-1.0), r"epsilon must lie in \[0, 500\], got -1.0"),
         (lambda: zcdp_event(math.inf), "rho must be finite and >= 0, got inf"),
         (lambda: event_from_json({"class": "LaplaceDpEvent", "noise_multiplier": 1.0}), "class must be one"),
