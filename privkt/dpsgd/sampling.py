@@ -1,4 +1,4 @@
-"""Poisson sampling from secure randomness, and the keys of one training.
+"""Poisson sampling from secure randomness, with or without a cap, and the keys of one training.
 
 Bernoulli(q) is an integer comparison: a record is in if its 64-bit word lies below floor(2^64 batch / N). Words are
 SHAKE-256 (FIPS 202) of key, domain and step, so the realised rate is q rounded *down* by less than 2^-64, every word is
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -66,7 +67,30 @@ def layer_randomness(seed: int) -> Iterator[None]:
         yield
 
 
-class PoissonSampler:
+class Sampler(ABC):
+    """Who takes part in each step, from a key that nobody else knows; made by a `Scheme`, which names its price."""
+
+    _key: bytes
+
+    @abstractmethod
+    def draw(self, step: int) -> np.ndarray:
+        """Indices of the units drawn at `step`, ascending; the same step always gives the same draw."""
+
+    def state(self, step: int) -> bytes:
+        """What a resume at `step` needs beside fresh keys; private, kept with the checkpoint of that step alone.
+
+        Edge cases: nothing, where steps are drawn one by one or follow a public order.
+        """
+        return b""
+
+    def layer_seed(self, step: int, rank: int = 0) -> int:
+        """The seed of dropout from `step` on in process `rank`: 64 bits of the key that tell nothing of it."""
+        place = step.to_bytes(8, "little") + rank.to_bytes(8, "little")
+        digest = hashlib.sha256(b"privkt layers\0" + self._key + place).digest()
+        return int.from_bytes(digest[:8], "little")
+
+
+class PoissonSampler(Sampler):
     """Independent draws: at each step every one of `size` records is in with probability `batch_size` / `size`."""
 
     def __init__(self, size: int, batch_size: int, key: bytes) -> None:
@@ -86,11 +110,32 @@ class PoissonSampler:
         words = np.frombuffer(stream.digest(8 * self.size), dtype="<u8")
         return np.flatnonzero(words < np.uint64(self.threshold))
 
-    def layer_seed(self, step: int, rank: int = 0) -> int:
-        """The seed of dropout from `step` on in process `rank`: 64 bits of the key that tell nothing of it."""
-        place = step.to_bytes(8, "little") + rank.to_bytes(8, "little")
-        digest = hashlib.sha256(b"privkt layers\0" + self._key + place).digest()
-        return int.from_bytes(digest[:8], "little")
+
+class TruncatedPoissonSampler(PoissonSampler):
+    """Poisson draws of which at most `cap` stay: those with the smallest of fresh random words.
+
+    Guarantee: each unit of a draw that is cut is as likely to stay, whatever records hold.
+    """
+
+    def __init__(self, size: int, batch_size: int, cap: int, key: bytes) -> None:
+        super().__init__(size, batch_size, key)
+        if cap < 1:
+            raise RefusedTraining(f"TruncatedPoissonSampler: the cap must be at least 1, got {cap}; raise it")
+        self.cap = cap
+
+    def draw(self, step: int) -> np.ndarray:
+        drawn = super().draw(step)
+        if len(drawn) <= self.cap:
+            return drawn
+        turn = 0
+        while True:  # with equal words, all are drawn again: then every order is equally likely, exactly
+            place = step.to_bytes(8, "little") + turn.to_bytes(8, "little")
+            stream = hashlib.shake_256(b"privkt priorities\0" + self._key + place)
+            words = np.frombuffer(stream.digest(8 * len(drawn)), dtype="<u8")
+            order = np.argsort(words)
+            if np.diff(words[order]).all():
+                return np.sort(drawn[order[: self.cap]])
+            turn += 1
 
 
 def microbatches(indices: np.ndarray, size: int) -> Iterator[tuple[list[int], list[bool]]]:

@@ -1,5 +1,6 @@
 """The plan: its numbers from declared ones alone, its refusals, its JSON."""
 
+import dataclasses
 import json
 import math
 
@@ -8,6 +9,8 @@ import pytest
 from dp_accounting.pld import PLDAccountant
 
 from privkt.dpsgd import Plan, RefusedTraining, make_plan, steps_of
+from privkt.dpsgd.clipping import AdaptiveQuantile, Automatic, Flat, PerLayer
+from privkt.dpsgd.sampling import PoissonSampler
 from privkt.privacy import Budget, InvalidBudget, accounting, sampler_share
 
 
@@ -145,6 +148,25 @@ def test_a_replace_one_budget_is_met_under_replace_one():
         ({"max_grad_norm": 0.0}, "max_grad_norm must be finite"),
         ({"budget": Budget(3.0, 1e-5, unit="user")}, "unit must be record"),
         ({"budget": Budget(3.0, 1e-5, neighbouring="local")}, "zero-out, add-remove or replace-one"),
+        ({"records_per_user": 4}, "unit must be record, .* or user with a public cap"),
+        ({"budget": Budget(3.0, 1e-5, unit="user"), "records_per_user": 0}, "records_per_user must be at least 1"),
+        ({"clipping": Flat(0.5)}, "max_grad_norm must be that of the clipping, 0.5, got 1.0"),
+        ({"max_grad_norm": None}, "max_grad_norm must be finite"),
+        ({"noise": "laplace"}, "noise must be one of gaussian, grid, discrete, correlated"),
+        ({"noise": "correlated"}, "coefficients belong to correlated noise"),
+        ({"coefficients": (1.0, -0.5)}, "coefficients belong to correlated noise"),
+        ({"noise": "correlated", "coefficients": (1.0, -0.5)}, "correlated noise needs steps that are known"),
+        (
+            {
+                "noise": "correlated",
+                "coefficients": (1.0, -0.5),
+                "sampler": "fixed-order",
+                "clipping": AdaptiveQuantile(1.0),
+            },
+            "one clipping norm for all steps",
+        ),
+        ({"sampler": "shuffled"}, "sampler must be one of poisson"),
+        ({"cap": 300}, "sampler poisson has no cap"),
     ],
 )
 def test_numbers_that_no_training_may_have_are_refused(changes, message):
@@ -157,6 +179,80 @@ def test_a_delta_of_one_in_n_is_refused_unless_reproduced():
         _plan(budget=Budget(3.0, 5e-4))
     with pytest.warns(UserWarning, match="reproduce"):
         assert _plan(budget=Budget(3.0, 5e-4, reproduce=True)).delta == 5e-4
+
+
+KINDS = [
+    {},
+    {"sampler": "truncated-poisson", "cap": 330},
+    {"sampler": "balls-in-bins"},
+    {"sampler": "fixed-order", "order_seed": 7},
+    {"sampler": "fixed-order", "noise": "correlated", "coefficients": (1.0, -0.5)},
+]
+
+
+@pytest.mark.parametrize("changes", KINDS)
+def test_every_kind_meets_its_budget_by_its_own_accountant(changes):
+    plan = _plan(steps=32, **changes)
+    assert 0.99 * 3.0 < plan.epsilon <= 3.0
+    assert accounting.epsilon(plan.event(), plan.delta - plan.slack_delta) <= plan.epsilon
+    assert Plan.from_json(json.loads(json.dumps(plan.to_json()))) == plan
+    assert plan.scheme.kind == plan.sampler
+    assert plan.divisor == pytest.approx(plan.sampling_rate * plan.n)
+
+
+def test_no_sampling_needs_more_noise_and_each_kind_has_its_own():
+    noise = [_plan(steps=32, **changes).noise_multiplier for changes in KINDS]
+    assert len(set(noise)) == len(noise)
+    poisson, truncated, _, fixed, moved = noise
+    assert poisson < truncated < 1.01 * poisson
+    assert 1.5 * poisson < fixed < moved
+
+
+@pytest.mark.parametrize("sampler", ["fixed-order", "balls-in-bins"])
+def test_a_shuffled_loader_with_a_poisson_epsilon_is_impossible(sampler):
+    plan = _plan(steps=32)
+    other = dataclasses.replace(plan, sampler=sampler, noise_multiplier=0.7 * plan.noise_multiplier)
+    assert not isinstance(other.scheme.sampler(bytes(32)), PoissonSampler)
+    with pytest.raises(RefusedTraining, match=f"epsilon must be what sampler {sampler} costs"):
+        other.guarantee()
+    with pytest.raises(RefusedTraining, match="epsilon must be what sampler poisson costs"):
+        Plan.from_json({**plan.to_json(), "epsilon": 0.5}).guarantee()
+
+
+def test_users_are_counted_where_users_are_protected():
+    plan = _plan(budget=Budget(3.0, 1e-5, unit="user"), records_per_user=4)
+    assert plan.noise_multiplier == _plan().noise_multiplier
+    assert str(plan.guarantee().unit) == "user"
+    assert plan.guarantee().conditional_on == ("N = 2000 is public", "at most 4 records of a user count in a step")
+    with pytest.raises(InvalidBudget, match="N = 2000 users"):
+        _plan(budget=Budget(3.0, 6e-4, unit="user"), records_per_user=4)
+
+
+@pytest.mark.parametrize("clipping", [Flat(0.5), PerLayer(0.5, "width"), Automatic(0.5)])
+def test_clipping_that_does_not_count_leaves_the_noise_alone(clipping):
+    plan = _plan(clipping=clipping, max_grad_norm=None)
+    assert plan.noise_multiplier == _plan().noise_multiplier
+    assert plan.noise_deviation == plan.noise_multiplier * 0.5 * (1 + plan.sensitivity_slack)
+    assert plan.count_deviation == 0
+    assert Plan.from_json(json.loads(json.dumps(plan.to_json()))) == plan
+
+
+def test_adaptive_clipping_pays_for_its_count():
+    """The two releases as vectors in units of their noise: 1/z_sum and (1/2)/count_noise, together 1/z."""
+    plan = _plan(clipping=AdaptiveQuantile(1.0, count_noise=12.0))
+    on_sum = plan.noise_deviation / (1 + plan.sensitivity_slack)
+    assert on_sum > plan.noise_multiplier == _plan().noise_multiplier
+    assert math.hypot(1 / on_sum, 0.5 / 12.0) == pytest.approx(1 / plan.noise_multiplier)
+    assert plan.noise_deviation_at(0.25) == plan.noise_deviation / 4
+    assert plan.count_deviation >= 12.0
+    assert plan.noise_per_coordinate == pytest.approx(on_sum / 256)
+
+
+@pytest.mark.parametrize(
+    ("sampler", "expected"), [("poisson", 10), ("truncated-poisson", 10), ("balls-in-bins", 12), ("fixed-order", 12)]
+)
+def test_epochs_are_those_of_the_sampler(sampler, expected):
+    assert steps_of(100, 30, 3, None, sampler=sampler) == expected
 
 
 @pytest.mark.parametrize(

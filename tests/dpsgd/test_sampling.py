@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from privkt.dpsgd import Keys, RefusedTraining
-from privkt.dpsgd.sampling import PoissonSampler, microbatches
+from privkt.dpsgd.sampling import PoissonSampler, TruncatedPoissonSampler, microbatches
 
 FALSE_ALARM = 1e-6
 
@@ -59,6 +59,34 @@ def test_a_shuffled_sampler_would_fail_the_batch_size_test():
     sizes[10] = 4000
     expected = 4000 * stats.binom.pmf(np.arange(51), 50, 0.2)
     assert stats.chisquare(sizes, expected).pvalue < FALSE_ALARM
+
+
+def test_a_cap_cuts_large_draws_alone_and_keeps_parts_of_them():
+    plain, capped = PoissonSampler(50, 10, bytes(32)), TruncatedPoissonSampler(50, 10, 12, bytes(32))
+    cut = 0
+    for step in range(300):
+        drawn, kept = plain.draw(step), capped.draw(step)
+        assert kept.tolist() == sorted(kept.tolist())
+        assert len(kept) == min(12, len(drawn))
+        assert set(kept) <= set(drawn)
+        cut += len(kept) < len(drawn)
+    assert 20 < cut < 150
+
+
+def test_each_unit_of_a_cut_draw_is_as_likely_to_stay():
+    """Chi-square over records with every draw cut to 3; false alarm 1e-6."""
+    size, steps = 20, 4000
+    sampler = TruncatedPoissonSampler(size, 20, 3, Keys.for_tests(3).sampler)
+    kept = sum(np.bincount(sampler.draw(step), minlength=size) for step in range(steps))
+    rate = 3 / size
+    z = (kept - steps * rate) / math.sqrt(steps * rate * (1 - rate))
+    assert stats.chi2.sf(float((z**2).sum() * (size - 1) / size), size - 1) > FALSE_ALARM
+    assert kept.sum() == 3 * steps
+
+
+def test_a_cap_below_one_is_refused():
+    with pytest.raises(RefusedTraining, match="the cap must be at least 1, got 0"):
+        TruncatedPoissonSampler(50, 10, 0, bytes(32))
 
 
 @given(n=st.integers(0, 40), size=st.integers(1, 9))
