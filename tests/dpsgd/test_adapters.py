@@ -11,10 +11,7 @@ from trainable_models import CASES, B, base_of, bert, ids, llama, losses_of, mak
 from privkt import kernels
 from privkt.dpsgd import RefusedTraining
 from privkt.dpsgd.engine import Engine
-from privkt.dpsgd.export import payload
 from privkt.dpsgd.peft_types import public_settings
-from privkt.dpsgd.plan import make_plan
-from privkt.privacy import Budget
 from privkt.runtime.adapters import decode_adapter, encode_adapter
 
 
@@ -92,30 +89,26 @@ _ALWAYS = {"base_model_name_or_path", "inference_mode", "prompt_tuning_init"}
 
 
 @pytest.mark.parametrize("name", ADAPTERS)
-def test_the_release_crosses_fits_a_fresh_base_model_and_holds_public_settings_alone(name, tmp_path):
+def test_a_training_rehearses_moves_everything_and_its_release_fits_a_fresh_base_model(dp, name, tmp_path):
     model, rows = make(name), ids()
     for config in model.peft_config.values():
         config.base_model_name_or_path = config.revision = "/home/somebody/secret"
-    plan = make_plan(
-        Budget(8.0, 1e-3),
-        size=60,
-        batch_size=12,
-        steps=1,
-        max_grad_norm=1.0,
-        microbatch_size=4,
-        coordinates=Engine(model).width,
-        variation_per_coordinate=kernels.gaussian_tv_per_coordinate(),
+    trained = {key: (p, p.detach().clone()) for key, p in model.named_parameters() if p.requires_grad}
+    training = dp.training(
+        model, dataset=[*rows] * 15, collate_fn=torch.stack, steps=1, verify=True, model_name="public/model"
     )
-    release = payload(model, guarantee=plan.guarantee(), plan=plan, model_name="public/model", folder=None)
-    files = release.files
+    for batch in training:
+        training.step(losses_of(model, batch))
+    assert all(not torch.equal(now, before) for now, before in trained.values())
+    release = training.finish().payload
+    settings = json.loads(release.files["adapter_config.json"])
+    assert settings["base_model_name_or_path"] == "public/model"
+    assert set(settings) <= _ALWAYS | set(public_settings(settings["peft_type"]))
+    assert b"secret" not in b"".join(release.files.values())
     crossed = decode_adapter(encode_adapter(release))
     assert type(crossed) is type(release)
     for file, content in crossed.files.items():
         (tmp_path / file).write_bytes(content)
-    settings = json.loads(files["adapter_config.json"])
-    assert settings["base_model_name_or_path"] == "public/model"
-    assert set(settings) <= _ALWAYS | set(public_settings(settings["peft_type"]))
-    assert b"secret" not in b"".join(files.values())
     loaded = PeftModel.from_pretrained(base_of(name), tmp_path).double().eval()
     with torch.no_grad():
         # PEFT makes a new soft prompt in float32, so one of float64 is rounded when it is loaded.
