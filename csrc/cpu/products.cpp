@@ -119,7 +119,7 @@ bool clipped_product_sum(const Products &x, const float *factors, void *out, Ele
                          float *workspace) {
   const Workspace work(workspace);
   bool fits = true;
-  const Cells cells = {scale, most_cells(counting(x.mask, factors, x.batch))};
+  const Cells cells = {scale, most_product(counting(x.mask, factors, x.batch), scale)};
   for (int64_t row = 0; row < x.left.width; row += kBlock) {
     for (int64_t column = 0; column < x.right.width; column += kBlock) {
       const Block block = {row, smaller(kBlock, x.left.width - row), column, smaller(kBlock, x.right.width - column)};
