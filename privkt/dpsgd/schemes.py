@@ -18,7 +18,7 @@ from privkt.dpsgd.sampling import PoissonSampler, Sampler, TruncatedPoissonSampl
 from privkt.privacy import accounting, correlated
 from privkt.privacy.events import leaves, overflow
 
-_CAP_SHARE = 1e-3  # of delta: an automatic cap is met less often than that, over a whole training
+_CAP_SHARE = 5e-4  # of delta: an automatic cap is met less often than that, over a whole training
 Coefficients = tuple[float, ...]
 INDEPENDENT: Coefficients = (1.0,)
 
@@ -176,7 +176,7 @@ def scheme_of(kind: str, size: int, batch_size: int, *, cap: int | None = None, 
 
 
 def rarely_met_cap(size: int, batch_size: int, steps: int, delta: float, multiple_of: int = 1) -> int:
-    """The smallest cap that draws reach with a probability below delta / 1000 in all, as whole microbatches."""
+    """The smallest cap that draws reach with a probability below delta / 2000 in all, as whole microbatches."""
     low, high = max(1, batch_size), size
     while low < high:
         middle = (low + high) // 2

@@ -44,9 +44,13 @@ def interval_for(parts: Leaves, doubled: bool, widening: int = 1) -> float | Non
     return width
 
 
-def loss_distribution(parts: Leaves, doubled: bool, interval: float, coarse: bool = False) -> Any:
+def loss_distribution(
+    parts: Leaves, doubled: bool, interval: float, coarse: bool = False, negligible: float = 0.0
+) -> Any:
     """dp-accounting's distribution of all `parts`, in both directions.
 
+    `negligible` is a delta that nobody minds: capped draws that are full less often than that, in all their steps, are
+    given up as infinite losses, which is simpler than what they cost.
     Edge cases: replacing a unit that is in one bin of an epoch is accounted without amplification.
     """
     import dp_accounting as dpa
@@ -80,21 +84,27 @@ def loss_distribution(parts: Leaves, doubled: bool, interval: float, coarse: boo
         elif in_bins or isinstance(leaf, dpa.GaussianDpEvent):
             part = gaussian(leaf.noise_multiplier / math.sqrt(times))
         elif isinstance(leaf, dpa.TruncatedSubsampledGaussianDpEvent):
-            part = _capped(leaf, gaussian).self_compose(times)
+            part = _capped(leaf, gaussian, interval, negligible / times).self_compose(times)
         else:
             part = gaussian(leaf.event.noise_multiplier, leaf.sampling_probability).self_compose(times)
         whole = whole.compose(part)
     return whole
 
 
-def _capped(leaf: Any, gaussian: Any) -> Any:
+def _capped(leaf: Any, gaussian: Any, interval: float, negligible: float) -> Any:
     """A capped Poisson draw: a unit that enters a full one puts another out, and moves the sum twice as far.
 
     The chance of a full draw is known up to a relative error; what may be missing is given to the worse pair of all.
     """
+    from dp_accounting.pld import privacy_loss_distribution as pld
+
     noise, rate = leaf.noise_multiplier, leaf.sampling_probability
-    (full, inside), part = overflow(leaf), gaussian(leaf.noise_multiplier, leaf.sampling_probability)
-    if full > 0:
+    (full, inside), part = overflow(leaf), gaussian(noise, rate)
+    most = full * (1 + 3 * OVERFLOW_ERROR)
+    if 0 < most <= negligible:
+        lost = pld.PrivacyLossDistribution.create_from_rounded_probability({0: 0.0}, 1.0, interval)
+        part = lost.compute_mixture(part, most)
+    elif full > 0:
         least = full * (1 - OVERFLOW_ERROR)
         unsure = min(1.0, 3 * OVERFLOW_ERROR * full / (1 - least))
         part = gaussian(noise / 2, rate, opposite=True).compute_mixture(part, unsure)

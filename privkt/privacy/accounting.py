@@ -70,6 +70,7 @@ __all__ = [
 
 _SMALLEST_PLD_DELTA = 1e-12  # FFT rounding is about 1e-16; below this RDP alone is trusted
 _ROUNDING = 1e-10  # relative; covers floating-point error of a pessimistic distribution
+_NEGLIGIBLE_SHARE = 1e-3  # of delta
 _SPLITS = (0.02, 0.1, 0.25, 0.5, 0.75, 0.9, 0.98)
 
 
@@ -118,7 +119,9 @@ def _epsilon(parts: Leaves, delta: float, doubled: bool, widening: int = 1) -> f
         if interval is None or delta < _SMALLEST_PLD_DELTA:
             bounds.append(_rdp_epsilon(parts, delta, doubled))
         else:
-            whole = loss_distribution(parts, doubled, interval, coarse=widening > 1)
+            whole = loss_distribution(
+                parts, doubled, interval, coarse=widening > 1, negligible=_NEGLIGIBLE_SHARE * delta
+            )
             bounds.append(whole.get_epsilon_for_delta(delta))
             if doubled and not pure and _in_bins(parts):
                 bounds.append(_two_way_epsilon(parts, delta, interval, widening))

@@ -99,6 +99,17 @@ def test_no_better_than_poisson_and_no_worse_than_losing_every_full_draw(relatio
         assert least <= delta_at(event, eps, relation) <= most * (1 + 1e-9)
 
 
+def test_full_draws_that_hardly_happen_are_given_up_whole():
+    """Epsilon takes them as infinite losses where they add less than a thousandth of delta; delta_at does not."""
+    event, delta = _event(cap=52), 1e-4
+    (leaf,) = leaves(event)
+    lost = 20 * overflow(leaf)[0]
+    assert 1e-12 < lost < 1e-3 * delta
+    plain = poisson_gaussian_event(1.0, 0.1, 20)
+    assert epsilon(plain, delta) < epsilon(event, delta) == pytest.approx(epsilon(plain, delta - lost), rel=1e-6)
+    assert delta_at(event, epsilon(event, delta)) <= delta
+
+
 def test_a_cap_that_no_draw_exceeds_is_none():
     assert truncated_poisson_gaussian_event(1.0, 0.1, 20, size=30, cap=30) == poisson_gaussian_event(1.0, 0.1, 20)
     assert _event(cap=199) != poisson_gaussian_event(1.0, 0.1, 20)
