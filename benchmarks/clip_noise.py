@@ -11,6 +11,7 @@ wants the generator of torchcsprng, which no longer installs; torch's generator 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import platform
@@ -25,7 +26,7 @@ from torch import Tensor
 
 from privkt import kernels
 
-MAX_NORM, SIGMA = 1.0, 0.8
+MAX_NORM, SIGMA, DIVISOR = 1.0, 0.8, 32.0
 KEY = kernels.new_key()
 Contenders = dict[str, Callable[[], Any]]
 
@@ -102,6 +103,28 @@ class OpacusItself(OpacusForm):
         return [parameter.grad for parameter in self.parameters]
 
 
+class TorchUpdate:
+    """The mean into .grad, then torch's AdamW."""
+
+    def __init__(self, samples: list[Tensor]) -> None:
+        self.parameters = [torch.nn.Parameter(torch.zeros(g.shape[1:])) for g in samples]
+        self.optimizer = torch.optim.AdamW(self.parameters, lr=1e-3)
+
+    def step(self, noisy: list[Tensor]) -> None:
+        for parameter, value in zip(self.parameters, noisy, strict=True):
+            parameter.grad = value / DIVISOR
+        self.optimizer.step()
+
+
+class KernelUpdate(TorchUpdate):
+    """The same from the sum, in one pass."""
+
+    def step(self, total: Tensor) -> None:  # type: ignore[override]
+        ends = itertools.accumulate(p.numel() for p in self.parameters)
+        places = [(p, end - p.numel()) for p, end in zip(self.parameters, ends, strict=True)]
+        kernels.noisy_step_(self.optimizer, places, total, SIGMA, KEY, 0, divisor=DIVISOR)
+
+
 def opacus_way(samples: list[Tensor], secure: bool) -> OpacusForm:
     try:
         return OpacusItself(samples, secure)
@@ -131,6 +154,9 @@ def phases(batch: int, shapes: list[tuple[int, ...]]) -> tuple[dict[str, Contend
         kernels.clip_and_sum(rows, MAX_NORM, out=total.zero_())
         return total
 
+    sums = [g.sum(0) for g in samples]
+    noisy_updates = [TorchUpdate(samples), TorchUpdate(samples), KernelUpdate(samples)]
+
     table: dict[str, Contenders] = {
         "clip and sum": {"naive": lambda: naive_clip_and_sum(rows), "opacus": plain.clip_and_sum, "privkt": ours},
         "noise": {
@@ -138,6 +164,11 @@ def phases(batch: int, shapes: list[tuple[int, ...]]) -> tuple[dict[str, Contend
             "opacus": lambda: OpacusForm(samples, False).noise(noise),
             "opacus secure": lambda: form.noise(noise),
             "privkt": lambda: kernels.gaussian_noise(noise, SIGMA, KEY, 0),
+        },
+        "noise and AdamW": {
+            "naive": lambda: noisy_updates[0].step([g + torch.normal(0.0, SIGMA, g.shape) for g in sums]),
+            "opacus": lambda: noisy_updates[1].step([g + plain.noise(g) for g in sums]),
+            "privkt": lambda: noisy_updates[2].step(total),
         },
         "whole phase": {
             "naive": lambda: naive_clip_and_sum(rows) + torch.normal(0.0, SIGMA, noise.shape),

@@ -73,6 +73,12 @@ NoiseKey key_from(const std::string &bytes) {
   return key;
 }
 
+// (total, element, cell, sigma, key, step, offset, divisor, negative)
+NoisyMean mean_from(const py::tuple &t) {
+  return {at<void>(t[0].cast<uintptr_t>()), Element(t[1].cast<int>()), t[2].cast<double>(), t[3].cast<double>(),
+          key_from(t[4].cast<py::bytes>()), t[5].cast<uint64_t>(), t[6].cast<uint64_t>(), t[7].cast<float>(), t[8].cast<bool>()};
+}
+
 #if defined(PRIVKT_HAS_CUDA)
 void check(int code, const char *kernel) {
   if (code != 0) throw std::runtime_error(std::string(kernel) + ": CUDA reported: " + cuda_error_text(code));
@@ -104,6 +110,32 @@ void bind_cpu(py::module_ &m) {
     const NoiseKey words = key_from(key);
     py::gil_scoped_release unlocked;
     kernels.noise(at<float>(out), at<void>(base), Element(base_element), count, sigma, words, step, offset);
+  });
+  m.def("discrete_gaussian_cpu", [](uintptr_t out, int64_t count, double sigma, const py::bytes &key, uint64_t step,
+                                    uint64_t offset, bool accumulate) {
+    const CpuKernels &kernels = cpu_kernels();
+    const NoiseKey words = key_from(key);
+    py::gil_scoped_release unlocked;
+    kernels.discrete_gaussian(at<int64_t>(out), count, sigma, words, step, offset, accumulate);
+  });
+  m.def("sgd_update_cpu", [](uintptr_t param, int element, int64_t count, uintptr_t momentum_buffer, const py::tuple &mean,
+                             float rate, float momentum, float dampened, float weight_decay, bool nesterov, bool first) {
+    const CpuKernels &kernels = cpu_kernels();
+    const NoisyMean noisy = mean_from(mean);
+    const SgdStep how = {rate, momentum, dampened, weight_decay, nesterov, first};
+    py::gil_scoped_release unlocked;
+    return kernels.sgd_update(noisy, how, {at<void>(param), Element(element), count}, at<float>(momentum_buffer));
+  });
+  m.def("adam_update_cpu", [](uintptr_t param, int element, int64_t count, uintptr_t exp_avg, uintptr_t exp_avg_sq,
+                              const py::tuple &mean, float rate, float first_weight, float second_decay, float second_weight,
+                              float correction, float root_correction, float eps, float weight_decay, float shrink,
+                              float noise_variance, float floor) {
+    const CpuKernels &kernels = cpu_kernels();
+    const NoisyMean noisy = mean_from(mean);
+    const AdamStep how = {rate, first_weight, second_decay, second_weight, correction,     root_correction,
+                          eps,  weight_decay, shrink,       noise_variance, floor};
+    py::gil_scoped_release unlocked;
+    return kernels.adam_update(noisy, how, {at<void>(param), Element(element), count}, at<float>(exp_avg), at<float>(exp_avg_sq));
   });
   m.def("quick_normals_cpu", [](uintptr_t radius, uintptr_t angle, int64_t count, uintptr_t first, uintptr_t second) {
     cpu_kernels().quick_normals(at<uint64_t>(radius), at<uint64_t>(angle), count, at<double>(first), at<double>(second));

@@ -20,6 +20,9 @@
   void product_sqnorms_tiles(const Products &, double *, bool, float *);                                                      \
   void product_sqnorms_gram(const Products &, double *, bool);                                                                \
   bool clipped_product_sum(const Products &, const float *, void *, Element, int64_t, double, float *);                       \
+  void discrete_gaussian(int64_t *, int64_t, double, const NoiseKey &, uint64_t, uint64_t, bool);                             \
+  bool sgd_update(const NoisyMean &, const SgdStep &, const Weights &, float *);                                              \
+  bool adam_update(const NoisyMean &, const AdamStep &, const Weights &, float *, float *);                                   \
   }
 #define PRIVKT_TABLE(isa)                                                                                                     \
   CpuKernels{                                                                                                                 \
@@ -27,7 +30,8 @@
       isa::clipped_sum,           isa::noise,                 isa::quick_normals,                                             \
       isa::embedding_sqnorms,     isa::clipped_embedding_sum, isa::head_losses,                                               \
       isa::head_gradient,         isa::product_sqnorms_tiles, isa::product_sqnorms_gram,                                      \
-      isa::clipped_product_sum,                                                                                               \
+      isa::clipped_product_sum,   isa::discrete_gaussian,     isa::sgd_update,                                                \
+      isa::adam_update,                                                                                                       \
   }
 
 PRIVKT_DECLARE(scalar)

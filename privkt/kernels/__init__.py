@@ -5,6 +5,7 @@ compute. `PRIVKT_KERNELS=reference` is the only way to run the reference, and wh
 native module is an error at the first call, never a silent fallback.
 """
 
+from privkt.kernels.discrete import accounted_sigma, add_discrete_gaussian_, discrete_gaussian_, representable_sigma
 from privkt.kernels.embeddings import clipped_embedding_sum, embedding_sqnorms
 from privkt.kernels.factors import ClipFactors, clip_factors, row_sqnorms
 from privkt.kernels.grid import grid_scale
@@ -18,13 +19,18 @@ from privkt.kernels.noise import (
     new_key,
     noisy_sum,
 )
+from privkt.kernels.optimizers import noisy_step_
 from privkt.kernels.products import clipped_product_sum, product_norm_method, product_sqnorms
 from privkt.kernels.sums import clip_and_sum, clipped_sum, sum_slack
+from privkt.kernels.updates import adamw_update_, sgd_update_
 
 __all__ = [
     "ClipFactors",
     "HeadGradient",
     "KernelsUnavailable",
+    "accounted_sigma",
+    "adamw_update_",
+    "add_discrete_gaussian_",
     "add_gaussian_noise_",
     "build_info",
     "chacha20_block",
@@ -33,6 +39,7 @@ __all__ = [
     "clipped_embedding_sum",
     "clipped_product_sum",
     "clipped_sum",
+    "discrete_gaussian_",
     "embedding_sqnorms",
     "gaussian_noise",
     "gaussian_tv_per_coordinate",
@@ -41,9 +48,12 @@ __all__ = [
     "is_private",
     "linear_cross_entropy",
     "new_key",
+    "noisy_step_",
     "noisy_sum",
     "product_norm_method",
     "product_sqnorms",
+    "representable_sigma",
     "row_sqnorms",
+    "sgd_update_",
     "sum_slack",
 ]

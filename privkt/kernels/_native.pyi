@@ -21,6 +21,45 @@ def chacha20_block(key: bytes, counter: int, nonce: bytes) -> bytes: ...
 def fast_normals(radius: int, angle: int) -> tuple[float, float, bool]: ...
 def exact_normals(radius: int, angle: int, radius_low: int, angle_low: int) -> tuple[float, float, float, float]: ...
 def cpu_isa() -> str: ...
+def discrete_gaussian_cpu(
+    out: int, count: int, sigma: float, key: bytes, step: int, offset: int, accumulate: bool
+) -> None: ...
+
+# (total, element, cell, sigma, key, step, offset, divisor, negative)
+_NoisyMean = tuple[int, int, float, float, bytes, int, int, float, bool]
+
+def sgd_update_cpu(
+    param: int,
+    element: int,
+    count: int,
+    momentum_buffer: int,
+    mean: _NoisyMean,
+    rate: float,
+    momentum: float,
+    dampened: float,
+    weight_decay: float,
+    nesterov: bool,
+    first: bool,
+) -> bool: ...
+def adam_update_cpu(
+    param: int,
+    element: int,
+    count: int,
+    exp_avg: int,
+    exp_avg_sq: int,
+    mean: _NoisyMean,
+    rate: float,
+    first_weight: float,
+    second_decay: float,
+    second_weight: float,
+    correction: float,
+    root_correction: float,
+    eps: float,
+    weight_decay: float,
+    shrink: float,
+    noise_variance: float,
+    floor: float,
+) -> bool: ...
 def quick_normals_cpu(radius: int, angle: int, count: int, first: int, second: int) -> None: ...
 def row_sqnorms_cpu(
     data: int, element: int, batch: int, width: int, stride: int, mask: int, sqnorms: int, accumulate: bool

@@ -1,8 +1,9 @@
 """The torch.library ops of the namespace `privkt`: each declared here and nowhere else.
 
 An op's implementation on CPU and CUDA is: the checks of `checks`, then the function of the same name in `native`, or
-in `reference` where PRIVKT_KERNELS=reference asks for it. Its shapes without data (fakes) stand here. None can be
-differentiated: a gradient through clipping or noise would be a wrong gradient, so asking for one raises.
+in `reference` where PRIVKT_KERNELS=reference asks for it (each in several files). Its shapes without data (fakes) stand
+here. None can be differentiated: a gradient through clipping or noise would be a wrong gradient, so asking for one
+raises.
 """
 
 from __future__ import annotations
@@ -13,13 +14,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from privkt.kernels import checks, native, reference
+from privkt.kernels import checks, checks_updates, native, native_updates, reference
 
 _library = torch.library.Library("privkt", "DEF")
 
 _LOOKUPS = "Tensor ids, Tensor grad"
 _NOISE = "float sigma, Tensor key, int step, int offset"
 _HEAD = "float scale, float softcap"
+_MEAN = f"Tensor total, {_NOISE}, float? scale, float divisor, bool maximize"
 SCHEMAS = {
     "row_sqnorms": "(Tensor rows, Tensor? mask) -> Tensor",
     "add_row_sqnorms_": "(Tensor(a!) sqnorms, Tensor rows, Tensor? mask) -> ()",
@@ -44,6 +46,17 @@ SCHEMAS = {
     "noisy_sum": f"(Tensor total, {_NOISE}, float? scale=None) -> Tensor",
     "head_losses_": f"(Tensor(a!) logits, Tensor labels, {_HEAD}, bool want_gradient) -> (Tensor, Tensor)",
     "head_gradient_": f"(Tensor(a!) logits, Tensor labels, Tensor stats, int start, {_HEAD}) -> ()",
+    "discrete_gaussian_": f"(Tensor(a!) out, {_NOISE}) -> ()",
+    "add_discrete_gaussian_": f"(Tensor(a!) total, {_NOISE}) -> ()",
+    "sgd_update_": (
+        f"(Tensor(a!) param, Tensor(b!)? momentum_buffer, {_MEAN}, float rate, float momentum, float dampened, "
+        "float weight_decay, bool nesterov, bool first) -> ()"
+    ),
+    "adam_update_": (
+        f"(Tensor(a!) param, Tensor(b!) exp_avg, Tensor(c!) exp_avg_sq, {_MEAN}, float rate, float first_weight, "
+        "float second_decay, float second_weight, float correction, float root_correction, float eps, "
+        "float weight_decay, float shrink, float noise_variance, float floor) -> ()"
+    ),
 }
 
 
@@ -74,11 +87,18 @@ FAKES: dict[str, Callable[..., Any]] = {
     "noisy_sum": lambda total, sigma, key, step, offset, scale=None: torch.empty_like(total, dtype=torch.float32),
     "head_losses_": lambda logits, labels, scale, softcap, want_gradient: _losses_like(logits),
     "head_gradient_": lambda logits, labels, stats, start, scale, softcap: None,
+    "discrete_gaussian_": lambda out, sigma, key, step, offset: None,
+    "add_discrete_gaussian_": lambda total, sigma, key, step, offset: None,
+    "sgd_update_": lambda *args: None,
+    "adam_update_": lambda *args: None,
 }
 
 
 def _implementation(name: str) -> Callable[..., Any]:
-    check, on_native, on_reference = (getattr(module, name) for module in (checks, native, reference))
+    places = ((checks, checks_updates), (native, native_updates), (reference,))
+    check, on_native, on_reference = (
+        next(getattr(module, name) for module in modules if hasattr(module, name)) for modules in places
+    )
 
     def run(*args: Any) -> Any:
         check(*args)
@@ -89,7 +109,7 @@ def _implementation(name: str) -> Callable[..., Any]:
 
 def _refusing_autograd(name: str) -> Callable[..., Any]:
     op = getattr(torch.ops.privkt, name).default
-    mutates = name.endswith("_")
+    mutated = [i for i, x in enumerate(op._schema.arguments) if x.alias_info is not None and x.alias_info.is_write]
 
     def refuse(*args: Any) -> Any:
         tensors = [x for x in args if isinstance(x, Tensor)]
@@ -100,8 +120,9 @@ def _refusing_autograd(name: str) -> Callable[..., Any]:
             )
         with torch._C._AutoDispatchBelowAutograd():
             result = op(*args)
-        if mutates:  # or a graph that saved the buffer would read the new values unnoticed
-            torch.autograd.graph.increment_version(tensors[0])
+        for i in mutated:  # or a graph that saved the buffer would read the new values unnoticed
+            if args[i] is not None:
+                torch.autograd.graph.increment_version(args[i])
         return result
 
     return refuse

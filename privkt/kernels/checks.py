@@ -244,6 +244,10 @@ def add_clipped_product_sum_(
 def _noise(op: str, sigma: float, key: Tensor) -> None:
     if not (sigma == 0 or SIGMA_RANGE[0] <= sigma <= SIGMA_RANGE[1]):
         raise ValueError(f"{op}: sigma must be 0 or between 2^-100 and 2^100, got {sigma}; rescale the gradients")
+    _key(op, key)
+
+
+def _key(op: str, key: Tensor) -> None:
     if key.dtype != torch.uint8 or list(key.shape) != [32] or key.device.type != "cpu":
         raise ValueError(
             f"{op}: key must be 32 bytes (a CPU tensor uint8 [32] for the op), "

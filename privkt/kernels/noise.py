@@ -32,7 +32,7 @@ def gaussian_noise(out: Tensor, sigma: float, key: bytes, step: int, offset: int
     References: RFC 8439 (ChaCha20); Box, Muller 1958; Mironov, On significance of the least significant bits for
     differential privacy, CCS 2012; the bound is derived in csrc/include/privkt/gaussian.h.
     """
-    _schema.ops.gaussian_noise_(out, float(sigma), _key(key), *_counter("gaussian_noise", step, offset, out))
+    _schema.ops.gaussian_noise_(out, float(sigma), key_tensor(key), *counter_of("gaussian_noise", step, offset, out))
     return out
 
 
@@ -42,7 +42,9 @@ def add_gaussian_noise_(x: Tensor, sigma: float, key: bytes, step: int, offset: 
     Shapes, guarantees, errors: those of `gaussian_noise`; the bound holds for |x| <= 2^30 sigma. Coordinates that are
     not finite stay as they are.
     """
-    _schema.ops.add_gaussian_noise_(x, float(sigma), _key(key), *_counter("add_gaussian_noise_", step, offset, x))
+    _schema.ops.add_gaussian_noise_(
+        x, float(sigma), key_tensor(key), *counter_of("add_gaussian_noise_", step, offset, x)
+    )
     return x
 
 
@@ -54,8 +56,8 @@ def noisy_sum(
     An int64 total with its `scale` stands for total / scale, which is exact in float64; sigma is in its units.
     Guarantees, errors: those of `add_gaussian_noise_`; OverflowError for a total beyond 2^53 cells (on CUDA: NaN).
     """
-    counter = _counter("noisy_sum", step, offset, total)
-    return _schema.ops.noisy_sum(total, float(sigma), _key(key), *counter, scale)
+    counter = counter_of("noisy_sum", step, offset, total)
+    return _schema.ops.noisy_sum(total, float(sigma), key_tensor(key), *counter, scale)
 
 
 def gaussian_tv_per_coordinate() -> float:
@@ -84,7 +86,7 @@ def chacha20_block(key: bytes, counter: int, nonce: bytes) -> bytes:
     return native.module().chacha20_block(key, counter, nonce)
 
 
-def _key(key: bytes) -> Tensor:
+def key_tensor(key: bytes) -> Tensor:
     if not isinstance(key, bytes | bytearray):
         raise TypeError(f"noise key: must be {KEY_BYTES} bytes, got {type(key).__name__}; make one with new_key()")
     if len(key) != KEY_BYTES:
@@ -92,7 +94,7 @@ def _key(key: bytes) -> Tensor:
     return torch.frombuffer(bytearray(key), dtype=torch.uint8)
 
 
-def _counter(op: str, step: int, offset: int, x: Tensor) -> tuple[int, int]:
+def counter_of(op: str, step: int, offset: int, x: Tensor) -> tuple[int, int]:
     for name, value in (("step", step), ("offset", offset)):
         if not 0 <= value < 2**64:
             raise ValueError(f"{op}: {name} must be in [0, 2^64), got {value}; use a new key before it runs out")

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 from privkt.kernels import grid, reference_sums
+from privkt.kernels.reference_discrete import add_discrete_gaussian_ as add_discrete_gaussian_
+from privkt.kernels.reference_discrete import discrete_gaussian_ as discrete_gaussian_
 from privkt.kernels.reference_embeddings import add_clipped_embedding_sum_ as add_clipped_embedding_sum_
 from privkt.kernels.reference_embeddings import add_embedding_sqnorms_ as add_embedding_sqnorms_
 from privkt.kernels.reference_embeddings import embedding_sqnorms as embedding_sqnorms
@@ -18,6 +20,8 @@ from privkt.kernels.reference_noise import normals_added
 from privkt.kernels.reference_products import add_clipped_product_sum_ as add_clipped_product_sum_
 from privkt.kernels.reference_products import add_product_sqnorms_ as add_product_sqnorms_
 from privkt.kernels.reference_products import product_sqnorms as product_sqnorms
+from privkt.kernels.reference_updates import adam_update_ as adam_update_
+from privkt.kernels.reference_updates import sgd_update_ as sgd_update_
 
 
 def row_sqnorms(rows: Tensor, mask: Tensor | None) -> Tensor:

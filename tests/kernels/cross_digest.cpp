@@ -66,5 +66,15 @@ int main() {
     kernels.head_gradient({logits.data(), batch, width - 100, width, labels, 9.0f, cap}, stats.data(), 50);
     mix(logits.data(), logits.size() * 4);
   }
+  std::vector<int64_t> drawn(200);
+  kernels.discrete_gaussian(drawn.data(), 200, 0x1.8p20, key, uint64_t(1) << 40, (uint64_t(1) << 33) + 5, false);
+  mix(drawn.data(), drawn.size() * 8);
+  std::vector<float> momentum(noise), second(count, 0.25f);
+  const NoisyMean mean = {base.data(), Element::float64, 1.0, 0.7, key, 3, 5, 7.0f, false};
+  kernels.sgd_update(mean, {0.1f, 0.9f, 1.0f, 0.01f, true, false}, {noise.data(), Element::float32, count}, momentum.data());
+  const AdamStep adam = {0.1f, 0.1f, 0.999f, 0.001f, 0.5f, 0.7f, 1e-8f, 0.0f, 0.9f, 0.0f, 0.0f};
+  kernels.adam_update(mean, adam, {noise.data(), Element::float32, count}, momentum.data(), second.data());
+  mix(noise.data(), noise.size() * 4);
+  mix(second.data(), second.size() * 4);
   std::printf("%s %016llx\n", kernels.isa, static_cast<unsigned long long>(digest));
 }

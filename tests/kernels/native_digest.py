@@ -79,6 +79,20 @@ def main(path: str) -> None:
         native.head_gradient_cpu(at[1], batch, width - 100, width, at[2], 3.0, cap, at[4], 50)
         for x in (logits, again, losses, stats):
             digest.update(x.tobytes())
+    drawn = array.array("q", bytes(8 * 500))
+    for sigma in (0.75, 2.0**20):
+        native.discrete_gaussian_cpu(drawn.buffer_info()[0], 500, sigma, bytes(range(32)), 2**40 + 1, 2**33 + 5, False)
+        digest.update(drawn.tobytes())
+    mean = (base.buffer_info()[0], 2, 1.0, 0.7, bytes(range(32)), 3, 2**33 + 5, 7.0, False)
+    half = array.array("H", bytes(2 * count))
+    states = [array.array("f", [source.random() for _ in range(count)]) for _ in range(3)]
+    at = [x.buffer_info()[0] for x in (half, *states)]
+    native.sgd_update_cpu(at[1], 0, count, at[2], mean, 0.1, 0.9, 1.0, 0.01, True, False)
+    native.adam_update_cpu(
+        at[0], 1, count, at[2], at[3], mean, 0.1, 0.1, 0.999, 0.001, 0.5, 0.7, 1e-8, 0.1, 0.9, 0.01, 1e-9
+    )
+    for x in (half, *states):
+        digest.update(x.tobytes())
     print(native.cpu_isa(), digest.hexdigest())
 
 

@@ -15,7 +15,7 @@ def test_the_benchmark_runs(tmp_path: Path) -> None:
     result = json.loads(out.read_text())
     assert set(result["cases"]) == {"lora", "one tensor"}
     for case in result["cases"].values():
-        assert {"clip and sum", "noise", "whole phase"} == set(case["phases"])
+        assert {"clip and sum", "noise", "noise and AdamW", "whole phase"} == set(case["phases"])
         assert all(contender["median_ms"] > 0 for phase in case["phases"].values() for contender in phase.values())
 
 

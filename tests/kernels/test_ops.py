@@ -15,6 +15,7 @@ from privkt.kernels import _schema, native
 KEY = torch.arange(32, dtype=torch.uint8)
 MASK = torch.tensor([True, False, True])
 IDS = torch.tensor([[0, 1, 2, 2, 3], [0] * 5, [3, 1, 3, 1, 3]])
+NO_FLOATS = {"gaussian_noise_", "discrete_gaussian_", "add_discrete_gaussian_"}  # nothing in them could have a gradient
 
 
 def arguments(op: str) -> tuple:
@@ -25,6 +26,8 @@ def arguments(op: str) -> tuple:
     labels = torch.tensor([4, -1, 0])
     stats = torch.ones(3, 2, dtype=torch.float64)
     products = (rows[:, None, :2], rows[:, None, 2:])
+    mean = (rows[1].double(), *noise, None, 4.0, False)
+    adam = (0.1, 0.1, 0.999, 0.001, 0.001, 0.03, 1e-8, 0.0, 1.0, 0.0, 0.0)
     return {
         "row_sqnorms": (rows, MASK),
         "add_row_sqnorms_": (sqnorms, rows, None),
@@ -43,6 +46,10 @@ def arguments(op: str) -> tuple:
         "head_losses_": (rows, labels, 1.0, 2.0, True),
         "head_gradient_": (rows, labels, stats, 1, 1.0, 0.0),
         "noisy_sum": (torch.zeros(9, dtype=torch.float64), *noise),
+        "discrete_gaussian_": (torch.zeros(9, dtype=torch.int64), *noise),
+        "add_discrete_gaussian_": (torch.zeros(9, dtype=torch.int64), *noise),
+        "sgd_update_": (rows[0].clone(), torch.zeros(5), *mean, 0.1, 0.9, 1.0, 0.0, True, False),
+        "adam_update_": (rows[0].clone(), torch.zeros(5), torch.zeros(5), *mean, *adam),
     }[op]
 
 
@@ -52,7 +59,7 @@ def test_opcheck(op: str) -> None:
     torch.library.opcheck(getattr(torch.ops.privkt, op).default, arguments(op))
 
 
-@pytest.mark.parametrize("op", sorted(set(_schema.SCHEMAS) - {"gaussian_noise_"}))
+@pytest.mark.parametrize("op", sorted(set(_schema.SCHEMAS) - NO_FLOATS))
 def test_gradients_are_refused(op: str) -> None:
     args = tuple(
         x.requires_grad_() if isinstance(x, torch.Tensor) and x.is_floating_point() else x for x in arguments(op)

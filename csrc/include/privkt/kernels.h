@@ -62,6 +62,36 @@ struct LogitsTile {
   float scale, cap;
 };
 
+// A sum on its way to a gradient: float32(total[i] + sigma z(step, offset + i)) / divisor. An int64 total is in cells of
+// `cell`.
+struct NoisyMean {
+  const void *total;
+  Element element;  // float32, float64 or int64
+  double cell, sigma;
+  NoiseKey key;
+  uint64_t step, offset;
+  float divisor;
+  bool negative;  // the gradient's sign is turned, to maximize
+};
+
+struct Weights {
+  void *data;
+  Element element;  // float32 or bfloat16
+  int64_t count;
+};
+
+struct SgdStep {
+  float rate, momentum, dampened, weight_decay;  // dampened: 1 - dampening
+  bool nesterov, first;                          // first: the momentum buffer holds nothing yet
+};
+
+struct AdamStep {
+  float rate, first_weight, second_decay, second_weight;  // lr / (1 - beta1^t), 1 - beta1, beta2, 1 - beta2
+  float correction, root_correction, eps;                 // 1 - beta2^t and its root
+  float weight_decay, shrink;                             // added to the gradient; multiplies the weight
+  float noise_variance, floor;                            // 0: plain Adam
+};
+
 struct CpuKernels {
   const char *isa;
   // sqnorms[b] (+)= |rows[b]|^2 in float64; inf or NaN for rows that are not finite.
@@ -97,6 +127,13 @@ struct CpuKernels {
   // float32 and int64, as in clipped_sum: summed inside, added once.
   bool (*clipped_product_sum)(const Products &products, const float *factors, void *out, Element out_element, int64_t out_stride,
                               double scale, float *workspace);
+  // out[i] (+)= the discrete Gaussian of coordinate offset + i; sigma as discrete_gaussian.h demands, coordinates below 2^46.
+  void (*discrete_gaussian)(int64_t *out, int64_t count, double sigma, const NoiseKey &key, uint64_t step, uint64_t offset,
+                            bool accumulate);
+  // One step of torch's optimizers on the noisy mean, in place; false if a coordinate of an int64 total is beyond 2^53 (its
+  // weight is NaN then). A null momentum buffer means none.
+  bool (*sgd_update)(const NoisyMean &mean, const SgdStep &how, const Weights &weights, float *momentum_buffer);
+  bool (*adam_update)(const NoisyMean &mean, const AdamStep &how, const Weights &weights, float *exp_avg, float *exp_avg_sq);
 };
 
 const CpuKernels &cpu_kernels();      // for this processor, or the one that PRIVKT_CPU_ISA names; throws std::runtime_error
