@@ -107,9 +107,11 @@ def _implementation(name: str) -> Callable[..., Any]:
     return run
 
 
-def _refusing_autograd(name: str) -> Callable[..., Any]:
+def _refusing_autograd(name: str, direct: bool = False) -> Callable[..., Any]:
     op = getattr(torch.ops.privkt, name).default
     mutated = [i for i, x in enumerate(op._schema.arguments) if x.alias_info is not None and x.alias_info.is_write]
+
+    run = _implementation(name) if direct else None
 
     def refuse(*args: Any) -> Any:
         tensors = [x for x in args if isinstance(x, Tensor)]
@@ -118,8 +120,11 @@ def _refusing_autograd(name: str) -> Callable[..., Any]:
                 f"privkt.{name}: cannot be differentiated, got an argument that requires grad; "
                 "detach it or call under torch.no_grad()"
             )
-        with torch._C._AutoDispatchBelowAutograd():
-            result = op(*args)
+        if run is not None:
+            result = run(*args)
+        else:
+            with torch._C._AutoDispatchBelowAutograd():
+                result = op(*args)
         for i in mutated:  # or a graph that saved the buffer would read the new values unnoticed
             if args[i] is not None:
                 torch.autograd.graph.increment_version(args[i])
@@ -136,3 +141,6 @@ for _name, _schema in SCHEMAS.items():
     _library.impl(_name, _refusing_autograd(_name), "Autograd")
 
 ops = torch.ops.privkt
+
+# Past torch's dispatcher, which takes longer than the step of a small parameter; eager mode only.
+direct = {name: _refusing_autograd(name, direct=True) for name in ("sgd_update_", "adam_update_")}

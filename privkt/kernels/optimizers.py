@@ -107,9 +107,9 @@ def _need_apart(places: Sequence[tuple[nn.Parameter, int]], count: int) -> None:
 
 def _pieces(parameter: Tensor, rows: Iterable[int]) -> Iterator[tuple[int, int, bool]]:
     """(start, stop, moves) over the flat parameter: stretches between still rows, and those rows."""
-    width = parameter[0].numel() if parameter.dim() else 1
-    done = 0
-    for row in sorted({row % len(parameter) for row in rows}):
+    done, still = 0, sorted({row % len(parameter) for row in rows})
+    width = parameter.numel() // len(parameter) if still else 0
+    for row in still:
         if row * width > done:
             yield done, row * width, True
         yield row * width, (row + 1) * width, False

@@ -6,10 +6,17 @@ ten times. What the steps compute is post-processing of the noisy sum.
 
 from __future__ import annotations
 
+from typing import Any
+
+import torch
 from torch import Tensor
 
 from privkt.kernels import _schema
 from privkt.kernels.noise import counter_of, key_tensor
+
+
+def _op(name: str) -> Any:
+    return getattr(_schema.ops, name) if torch.compiler.is_compiling() else _schema.direct[name]
 
 
 def sgd_update_(
@@ -52,7 +59,7 @@ def sgd_update_(
         raise ValueError(
             f"sgd_update_: nesterov needs momentum > 0 and dampening 0, got {momentum} and {dampening}; switch it off"
         )
-    _schema.ops.sgd_update_(
+    _op("sgd_update_")(
         param,
         momentum_buffer if momentum != 0 else None,
         total,
@@ -111,7 +118,7 @@ def adamw_update_(
             "pass (sigma / divisor)^2 and a small floor"
         )
     correction = 1 - betas[1] ** count
-    _schema.ops.adam_update_(
+    _op("adam_update_")(
         param,
         exp_avg,
         exp_avg_sq,

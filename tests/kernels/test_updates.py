@@ -228,6 +228,17 @@ def test_schedulers_see_the_step_and_other_parameters_stay() -> None:
     assert case.parameters[1] not in case.optimizer.state
 
 
+def test_gradients_are_refused_and_a_graph_that_saved_the_weight_notices_the_step() -> None:
+    weight, total = torch.ones(4, requires_grad=True), torch.zeros(4)
+    with pytest.raises(RuntimeError, match=r"privkt\.sgd_update_: cannot be differentiated"):
+        sgd_update_(weight, None, total, SIGMA, KEY, 0, divisor=1.0, lr=1.0)
+    loss = (weight * weight).sum()
+    with torch.no_grad():
+        sgd_update_(weight.detach(), None, total, SIGMA, KEY, 0, divisor=1.0, lr=1.0)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()
+
+
 @pytest.mark.usefixtures("implementation")
 def test_an_int64_total_that_overflowed_is_an_error() -> None:
     total = torch.tensor([1, 2**53 + 1])
