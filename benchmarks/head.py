@@ -5,7 +5,7 @@ python benchmarks/head.py [--quick] [--threads N] [--out FILE]
 The head is frozen, as in LoRA and prompt tuning: what is timed gives one loss a sample and the gradient of the hidden
 states. Contenders take turns within each round; with one thread the clock is that thread's processor time, which
 waiting for the processor does not count into. Memory is the highest resident size above that before the call, each in
-a process of its own. "whole, one sample at a time" is what causal_lm_losses does with the model's logits.
+a process of its own (Linux). "whole, one sample at a time" is what causal_lm_losses does with the model's logits.
 """
 
 from __future__ import annotations
@@ -15,9 +15,7 @@ import json
 import multiprocessing
 import os
 import platform
-import resource
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -74,9 +72,10 @@ def step(losses: Callable[[Tensor, Tensor, Tensor], Tensor], hidden: Tensor, wei
     return hidden.grad
 
 
-def _peak() -> int:
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+def _resident(field: str) -> int:
+    """VmHWM (highest since the last reset) or VmRSS (now) of this process, in bytes. Linux only."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(field + ":"))
 
 
 def peak_memory(name: str, setting: dict[str, Any], threads: int) -> int:
@@ -84,9 +83,10 @@ def peak_memory(name: str, setting: dict[str, Any], threads: int) -> int:
     torch.set_num_threads(threads)
     step(CONTENDERS[name], *data(2, 8, 16, 100, 1.0))  # code and pools that come with the first call
     inputs = data(**setting)
-    before = _peak()
+    Path("/proc/self/clear_refs").write_text("5")  # VmHWM starts again
+    before = _resident("VmRSS")
     step(CONTENDERS[name], *inputs)
-    return _peak() - before
+    return _resident("VmHWM") - before
 
 
 def measure(setting: dict[str, Any], rounds: int, threads: int) -> dict[str, dict[str, Any]]:

@@ -28,6 +28,26 @@ def test_the_benchmark_of_products_runs(tmp_path: Path) -> None:
     assert all(contender["gflops"] > 0 for contender in case.values())
 
 
+def test_the_heads_benchmark_runs(tmp_path: Path) -> None:
+    out = tmp_path / "result.json"
+    command = [sys.executable, str(BENCHMARKS / "head.py"), "--quick", "--out", str(out)]
+    subprocess.run(command, check=True, capture_output=True, cwd=tmp_path)
+    (case,) = json.loads(out.read_text())["cases"].values()
+    assert set(case["contenders"]) == {"whole, one sample at a time", "whole", "privkt"}
+    assert all(contender["median_ms"] > 0 for contender in case["contenders"].values())
+
+
+def test_the_heads_result_meets_its_target() -> None:
+    files = sorted((BENCHMARKS / "results").glob("head-*.json"))
+    assert files
+    for file in files:
+        result = json.loads(file.read_text())
+        assert "/" not in "".join(map(str, result["machine"].values()))
+        ours = result["cases"]["V 32k, all tokens"]["contenders"]["privkt"]
+        assert ours["ratio"] < 0.8
+        assert ours["memory_ratio"] <= 0.3
+
+
 def test_results_describe_the_machine_without_naming_it() -> None:
     files = sorted((BENCHMARKS / "results").glob("clip_noise-*.json"))
     assert files
