@@ -7,7 +7,8 @@ from privkt.dpsgd.errors import (
     UnknownLayer,
     VerificationFailed,
 )
-from privkt.dpsgd.losses import causal_lm_losses, classification_losses
+from privkt.dpsgd.heads import HeadPath, head_path
+from privkt.dpsgd.losses import causal_lm_losses, causal_lm_losses_from_hidden, classification_losses
 from privkt.dpsgd.peft_types import register_adapter
 from privkt.dpsgd.plan import Plan, make_plan, steps_of
 from privkt.dpsgd.rules import RepeatedRule, Rule, register_rule, rule_for
@@ -16,6 +17,7 @@ from privkt.dpsgd.training import PrivateTraining
 
 __all__ = [
     "CheckpointError",
+    "HeadPath",
     "Keys",
     "Plan",
     "PrivateTraining",
@@ -26,7 +28,9 @@ __all__ = [
     "UnknownLayer",
     "VerificationFailed",
     "causal_lm_losses",
+    "causal_lm_losses_from_hidden",
     "classification_losses",
+    "head_path",
     "make_plan",
     "register_adapter",
     "register_rule",

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from privkt.kernels import _schema, gemm, head
+from privkt.kernels import _schema, clipped_product_sum, gemm, head, product_sqnorms
 from privkt.kernels.head import HeadGradient, head_gradient, linear_cross_entropy
 
 pytestmark = pytest.mark.usefixtures("implementation")
@@ -279,3 +279,22 @@ def test_wrong_arguments_say_what_came_and_what_to_do(change: dict[str, Any], me
     arguments = {"hidden": hidden.float(), "weight": weight.float(), "labels": labels, "bias": bias.float(), **change}
     with pytest.raises((ValueError, TypeError), match=message):
         linear_cross_entropy(**arguments)
+
+
+def test_norms_and_clipped_sums_of_a_trained_head_come_slice_by_slice() -> None:
+    hidden, weight, labels, _ = case(words=53)
+    seen: list[HeadGradient] = []
+    x = hidden.float().requires_grad_()
+    linear_cross_entropy(x, weight.float(), labels, watch=seen.append).sum().backward()
+    (found,) = seen
+    factors = torch.tensor([0.5, 1.0, 0.25])
+    sqnorms, total = torch.zeros(3, dtype=torch.float64), torch.zeros(53, 16, dtype=torch.float64)
+    for start, stop in found.slices(scratch=4 * 21 * 20):
+        product_sqnorms(found.left(start, stop), found.hidden, out=sqnorms)
+    for start, stop in found.slices(scratch=4 * 21 * 20):
+        clipped_product_sum(found.left(start, stop), found.hidden, factors, out=total[start:stop].view(-1))
+    trained = weight.clone().requires_grad_()
+    losses = whole(hidden, trained, labels)
+    rows = torch.stack([torch.autograd.grad(loss, trained, retain_graph=True)[0] for loss in losses])
+    torch.testing.assert_close(sqnorms, rows.flatten(1).square().sum(1), rtol=1e-5, atol=1e-12)
+    torch.testing.assert_close(total, torch.einsum("b,bvd->vd", factors.double(), rows), rtol=1e-5, atol=1e-6)
