@@ -205,7 +205,7 @@ class Engine:
         """How the gradient of each parameter was held in the last backward pass (privkt.dpsgd.modes.mode_of)."""
         return dict(self._modes)
 
-    def backward(self, losses: Tensor, mask: Tensor, *, force: Force | None = "rows") -> SampleGradients:
+    def backward(self, losses: Tensor, mask: Tensor, *, force: Force | None = None) -> SampleGradients:
         """The per-sample gradients of this microbatch, good until the next one is opened.
 
         Shapes: losses: [B], with its graph; mask: [B] bool, False for padding.

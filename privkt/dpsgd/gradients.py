@@ -162,7 +162,7 @@ class SampleGradients:
             for name, kept in self._kept_of(names):
                 part = total[self._slots[name].start : self._slots[name].stop]
                 for left, right in kept.products:
-                    kernels.clipped_product_sum(left, right, own, self._mask, out=part, **grid)  # type: ignore[attr-defined]
+                    kernels.clipped_product_sum(left, right, own, self._mask, out=part, **grid)
                 for ids, grad, padding in kept.segments:
                     kernels.clipped_embedding_sum(ids, grad, own, self._mask, padding_idx=padding, out=part, **grid)
 
@@ -224,12 +224,13 @@ class SampleGradients:
         if kept.products and kept.segments:
             (left, right), (ids, grad, padding) = kept.products[0], kept.segments[0]
             words = kernels.embedding_sqnorms(ids, grad, mask, padding_idx=padding)
-            head = kernels.product_sqnorms(left, right, mask)  # type: ignore[attr-defined]
+            head = kernels.product_sqnorms(left, right, mask)
             cross = kernels.tied_cross(ids, grad, left, right, mask, padding_idx=padding)  # type: ignore[attr-defined]
-            out += kernels.tied_sqnorms(words, head, cross, width=self._slots[name].parameter.numel())  # type: ignore[attr-defined]
+            width = self._slots[name].parameter.numel()
+            out += kernels.tied_sqnorms(words, head, cross, width=width)  # type: ignore[attr-defined]
             return
         for left, right in kept.products:
-            kernels.product_sqnorms(left, right, mask, method=mode if mode in ("gram", "tiles") else "auto", out=out)  # type: ignore[attr-defined]
+            kernels.product_sqnorms(left, right, mask, method=mode if mode in ("gram", "tiles") else "auto", out=out)
         for ids, grad, padding in kept.segments:
             kernels.embedding_sqnorms(ids, grad, mask, padding_idx=padding, out=out)
 

@@ -1,9 +1,9 @@
 """The check before the first step: does the engine give, on this very model, what a loop over samples gives?
 
-It rehearses the user's own loop body on a few records: first all of them through the engine (with a padding sample),
-then again with one record masked out and the gradients held the other way, then one record at a time through ordinary
-autograd. It looks at norms and clipped sums, which are what training uses. Nothing of it counts as a step. The outcome
-is private and local; its message holds pass or fail and a layer's name.
+It rehearses the user's own loop body on a few records (or units of records): first all of them through the engine
+(with a padding sample), then again with one record masked out and all gradients kept as products that can be, then one
+record at a time through ordinary autograd. It looks at norms and clipped sums, which are what training uses. Nothing of
+it counts as a step. The outcome is private and local; its message holds pass or fail and a layer's name.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from privkt.dpsgd.gradients import SampleGradients
 
 _TOLERANCE = 1e-4  # of a sample's whole gradient; float32 rounding stays near 1e-6, a wrong rule is off by far more
 _HALF_TOLERANCE = 0.15  # bfloat16 and float16 models round every activation
-_BOUND_SLACK = 1e-5  # how far a norm's upper bound may lie above the norm
+_BOUND_SLACK = 1.0  # a square norm's upper bound may be this share above it: that of Gram matrices grows with length
 _PROBE_SLACK = 1e-5
 _WRONG_LAYER = (
     "its per-sample gradients must equal those of a loop over single samples; the model couples samples or the layer's "
@@ -46,13 +46,21 @@ class Rehearsal:
 
     def batches(self) -> Iterator[tuple[list[int], list[bool]]]:
         """Record positions and mask of each rehearsed batch, in order."""
-        some = list(range(self._records))
-        other = some[-1]  # takes the place of the removed record, masked: coupled samples would notice
-        yield [*some, 0], [True] * self._records + [False]
-        yield [other, *some[1:], other], [False] + [True] * (self._records - 1) + [False]
-        for position in some:
+        units = [self._unit(number) for number in range(self._records)]
+        filler = [self._records - 1] * self._engine.records_per_unit
+        padding = filler, [False] * len(filler)  # also in place of the removed unit: coupled samples would notice
+        yield _one_after_another([*units, ([0] * len(filler), padding[1])])
+        yield _one_after_another([padding, *units[1:], padding])
+        for positions, counts in units:
+            alone = [position for position, counted in zip(positions, counts, strict=True) if counted]
             with self._engine.anchored():
-                yield [position], [True]
+                yield alone, [True] * len(alone)
+
+    def _unit(self, number: int) -> tuple[list[int], list[bool]]:
+        """Where units have several records: two of them, and padding."""
+        positions = [number, (number + 1) % self._records, *[0] * self._engine.records_per_unit]
+        counts = [True, True, *[False] * self._engine.records_per_unit]
+        return positions[: self._engine.records_per_unit], counts[: self._engine.records_per_unit]
 
     @property
     def through_engine(self) -> bool:
@@ -67,7 +75,7 @@ class Rehearsal:
             self._need_bounds(gradients)
             self._with = self._clipped(gradients)
         elif self._batch == 1:
-            gradients = self._engine.backward(losses, mask)
+            gradients = self._engine.backward(losses, mask, force="kept")
             self._need_same(gradients)
             self._moved = float((self._with - self._clipped(gradients)).norm()) / self._norm
         else:
@@ -86,7 +94,7 @@ class Rehearsal:
             raise VerificationFailed(f"verify: fail, {self._wrong}")
 
     def _need_bounds(self, gradients: SampleGradients) -> None:
-        """The norms that clipping sees must bound the rows that are summed, closely."""
+        """The norms that clipping sees must bound the rows that are summed, from above."""
         assert self._rows is not None
         bounds, norms = gradients.sqnorms()[:, 0], self._rows.double().square().sum(1)
         if bool(bounds[self._records :].any()):
@@ -135,6 +143,10 @@ class Rehearsal:
         factors = kernels.clip_factors(bounds, self._norm, width=self._engine.width, mask=gradients.mask).factors
         gradients.add_clipped(total, factors.unsqueeze(1))
         return total
+
+
+def _one_after_another(units: list[tuple[list[int], list[bool]]]) -> tuple[list[int], list[bool]]:
+    return [p for positions, _ in units for p in positions], [c for _, counts in units for c in counts]
 
 
 def _row(gradients: SampleGradients, position: int) -> Tensor:

@@ -8,7 +8,7 @@ from privkt import kernels
 from privkt.dpsgd import RefusedTraining, TrainingError
 from privkt.dpsgd.engine import Engine
 
-EVERY_WAY = ("rows",)
+EVERY_WAY = ("rows", "kept", None)
 MODELS = ("llama-lora", "llama-rslora", "llama", "llama-tied", "gpt2", "gpt2-tied", "bert", "roberta", "albert")
 
 
@@ -23,20 +23,19 @@ def _gradients(dp, model, rows, force=None, mask=None, **settings):
         return engine, engine.backward(losses, _everyone(len(rows)) if mask is None else mask, force=force)
 
 
-def _clipped(gradients, max_norm, groups=None):
-    """The float64 sum that training adds noise to, with flat clipping."""
-    sqnorms = gradients.sqnorms(groups)
-    factors = [
+def _factors(gradients, max_norm, groups=None):
+    found = [
         kernels.clip_factors(column.contiguous(), max_norm, width=gradients.width, mask=gradients.mask).factors
-        for column in sqnorms.t()
+        for column in gradients.sqnorms(groups).t()
     ]
+    return torch.stack(found, 1)
+
+
+def _clipped(gradients, max_norm):
+    """The float64 sum that training adds noise to, with flat clipping."""
     total = torch.zeros(gradients.width, dtype=torch.float64)
-    gradients.add_clipped(total, torch.stack(factors, 1))
+    gradients.add_clipped(total, _factors(gradients, max_norm))
     return total
-
-
-def _clipped_loop(expected, max_norm):
-    return (expected * (max_norm / expected.norm(dim=1)).clamp(max=1).unsqueeze(1)).sum(0)
 
 
 def _check(gradients, expected, tolerance=1e-6):
@@ -45,9 +44,10 @@ def _check(gradients, expected, tolerance=1e-6):
     rows = gradients.rows()
     assert float(((rows - expected).norm(dim=1) / expected.norm(dim=1)).max()) <= tolerance
     assert bool((gradients.sqnorms()[:, 0] >= rows.double().square().sum(1) * (1 - 1e-6)).all())
-    max_norm = float(norms.median())
-    wanted = _clipped_loop(expected, max_norm)
-    assert float((_clipped(gradients, max_norm) - wanted).norm() / wanted.norm()) <= tolerance
+    factors, total = _factors(gradients, float(norms.median())), torch.zeros(gradients.width, dtype=torch.float64)
+    gradients.add_clipped(total, factors)
+    wanted = (expected * factors).sum(0)
+    assert float((total - wanted).norm() / wanted.norm()) <= tolerance
 
 
 @pytest.mark.parametrize("force", EVERY_WAY)
@@ -69,13 +69,24 @@ def test_one_record_less_moves_the_sum_by_at_most_the_clipping_norm(dp, name):
             assert float((whole - rest).norm()) <= 0.01 * (1 + 1e-6)
 
 
+def test_each_way_is_what_it_says(dp):
+    model, rows = dp.make("llama-tied"), dp.records(4)
+    modes = _gradients(dp, model, rows, "kept")[0].modes()
+    assert modes["model.layers.0.mlp.down_proj.weight"] == "gram"
+    assert modes["model.norm.weight"] == "rows"
+    assert set(_gradients(dp, model, rows, "rows")[0].modes().values()) == {"rows"}
+    untied = _gradients(dp, dp.make("llama"), rows)[0].modes()
+    assert untied["model.embed_tokens.weight"] == "segments"
+
+
 @pytest.mark.parametrize("force", EVERY_WAY)
 def test_groups_of_parameters_are_clipped_each_by_itself(dp, force):
     model, rows = dp.make("llama-tied", torch.float64), dp.records(3)
     _, gradients = _gradients(dp, model, rows, force)
     slots = gradients._layout.slots
     groups = [[slot.name for slot in slots[1::2]], [slot.name for slot in slots[::2]]]
-    expected, wanted = dp.loop(model, rows), torch.zeros(gradients.width, dtype=torch.float64)
+    expected, factors = dp.loop(model, rows), _factors(gradients, 0.05, groups)
+    total, wanted = torch.zeros(2, gradients.width, dtype=torch.float64)
     for number, first in enumerate((1, 0)):
         own = torch.zeros(gradients.width, dtype=torch.bool)
         for slot in slots[first::2]:
@@ -83,8 +94,10 @@ def test_groups_of_parameters_are_clipped_each_by_itself(dp, force):
         part = expected * own
         bounds = gradients.sqnorms(groups)[:, number]
         assert torch.allclose(bounds, part.square().sum(1), rtol=1e-5)
-        wanted += _clipped_loop(part, 0.05)
-    assert float((_clipped(gradients, 0.05, groups) - wanted).norm() / wanted.norm()) <= 1e-6
+        assert torch.allclose(factors[:, number].double(), 0.05 / part.norm(dim=1), rtol=1e-5)
+        wanted += (part * factors[:, number : number + 1]).sum(0)
+    gradients.add_clipped(total, factors)
+    assert float((total - wanted).norm() / wanted.norm()) <= 1e-6
 
 
 def test_groups_must_hold_every_parameter_once(dp):
@@ -208,6 +221,26 @@ def test_gradients_are_good_until_the_next_microbatch(dp):
     engine.open(2)
     with pytest.raises(TrainingError, match="before the next microbatch"):
         gradients.sqnorms()
+
+
+class _Overwriting(torch.autograd.Function):
+    """Its backward reuses the memory of what it gave out, as fused functions do."""
+
+    @staticmethod
+    def forward(ctx, x):
+        ctx.given = x.clone()
+        return ctx.given.view_as(x)
+
+    @staticmethod
+    def backward(ctx, grad):
+        return ctx.given.copy_(grad)
+
+
+def test_a_kept_tensor_that_is_overwritten_is_refused_by_name():
+    model, x = nn.Linear(4, 4), torch.randn(3, 2, 4, requires_grad=True)
+    engine = Engine(model)
+    with engine.microbatch(3), pytest.raises(RefusedTraining, match="'weight' read and its gradient must stay"):
+        engine.backward(model(_Overwriting.apply(x)).pow(2).sum((1, 2)), _everyone(3), force="kept")
 
 
 def test_a_layer_that_runs_without_gradients_alone_is_refused_by_name():

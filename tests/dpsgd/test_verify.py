@@ -4,8 +4,12 @@ import pytest
 import torch
 from torch import nn
 
-from privkt.dpsgd import RefusedTraining, UnknownLayer, VerificationFailed
+from privkt.dpsgd import RefusedTraining, UnknownLayer, VerificationFailed, gathering
+from privkt.dpsgd.engine import Engine
+from privkt.dpsgd.gradients import SampleGradients
 from privkt.dpsgd.layers import LinearRule
+from privkt.dpsgd.rules import positions
+from privkt.dpsgd.verify import Rehearsal
 from privkt.privacy import Budget
 
 
@@ -89,7 +93,7 @@ def test_the_mean_clipped_instead_of_each_sample_is_found(dp, monkeypatch):
             row += (grad.flatten(0, -2).T @ kept[0].flatten(0, -2)) / grad.shape[0]
 
     monkeypatch.setattr(LinearRule, "add_rows", mean_rows)
-    with pytest.raises(VerificationFailed, match=r"^verify: fail, layer 'base_model.model.*lora_A"):
+    with pytest.raises(VerificationFailed, match=r"^verify: fail, layer 'base_model.model.*lora_"):
         _passes(dp, dp.make("llama-lora"))
 
 
@@ -147,3 +151,83 @@ def test_an_unknown_layer_is_named_before_the_rehearsal(dp):
     model = nn.Sequential(nn.ParameterList([nn.Parameter(torch.ones(2))]))
     with pytest.raises(UnknownLayer, match="ParameterList"):
         dp.training(model, optimizer=torch.optim.SGD(model.parameters(), lr=0.1))
+
+
+def _rehearse(dp, model, **settings):
+    engine, rows = Engine(model, **settings), dp.records(3)
+    rehearsal, seen = Rehearsal(engine, 0.1, 3), []
+    for indices, mask in rehearsal.batches():
+        seen.append((indices, mask))
+        if rehearsal.through_engine:
+            engine.open(len(mask))
+        rehearsal.take(dp.losses_of(model, dp.collate([rows[i] for i in indices])), torch.tensor(mask))
+        engine.close()
+    rehearsal.judge()
+    return seen
+
+
+def test_units_of_several_records_are_rehearsed_with_padding_in_them(dp):
+    seen = _rehearse(dp, dp.make("llama-lora"), records_per_unit=3)
+    unit = [True, True, False]
+    assert seen[0] == ([0, 1, 0, 1, 2, 0, 2, 0, 0, 0, 0, 0], unit * 3 + [False] * 3)
+    assert seen[1][1] == [False] * 3 + unit * 2 + [False] * 3
+    assert seen[2:] == [([0, 1], [True] * 2), ([1, 2], [True] * 2), ([2, 0], [True] * 2)]
+
+
+def test_wrong_sums_of_units_are_found(dp, monkeypatch):
+    monkeypatch.setattr(gathering, "by_unit", lambda x, records: x[::records].unsqueeze(1))
+    with pytest.raises(VerificationFailed, match="its per-sample gradients"):
+        _rehearse(dp, dp.make("llama-lora"), records_per_unit=2)
+
+
+@pytest.mark.parametrize("reentrant", [True, False])
+def test_checkpointed_models_pass(dp, reentrant):
+    model = dp.make("llama-lora")
+    model.gradient_checkpointing_enable({"use_reentrant": reentrant})
+    model.disable_input_require_grads()
+    assert len(_rehearse(dp, model)) == 5
+
+
+def test_wrong_products_are_found_where_rows_are_right(dp, monkeypatch):
+    def half(self, module, kept, grad):
+        return {"weight": (positions(grad) / 2, positions(kept[0]))}
+
+    monkeypatch.setattr(LinearRule, "products", half)
+    with pytest.raises(VerificationFailed, match="its per-sample gradients"):
+        _rehearse(dp, dp.make("llama-lora"))
+
+
+def test_norms_below_those_of_the_summed_rows_are_found(dp, monkeypatch):
+    def too_small(self, groups=None):
+        return sqnorms(self, groups) / 4
+
+    sqnorms = SampleGradients.sqnorms
+    monkeypatch.setattr(SampleGradients, "sqnorms", too_small)
+    with pytest.raises(VerificationFailed, match="norms: what clipping sees"):
+        _rehearse(dp, dp.make("llama-lora"))
+
+
+def test_a_layer_without_a_rule_is_rehearsed(dp):
+    assert len(_rehearse(dp, Coupled(0.0))) == 5
+    assert len(_rehearse(dp, Biased())) == 5
+
+
+class Biased(nn.Module):
+    """A causal model with parameters of its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.words, self.head = nn.Embedding(61, 8), nn.Linear(8, 61, bias=False)
+        self.gain = Gain()
+
+    def forward(self, input_ids, attention_mask=None, use_cache=False):
+        return type("Output", (), {"logits": self.head(self.gain(self.words(input_ids)))})()
+
+
+class Gain(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.gain = nn.Parameter(torch.randn(8))
+
+    def forward(self, x):
+        return torch.tanh(x * self.gain)
