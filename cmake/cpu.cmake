@@ -12,7 +12,8 @@ set(PRIVKT_CPU_DEFINITIONS "")
 
 function(privkt_add_isa isa)
   add_library(privkt_cpu_${isa} OBJECT csrc/cpu/discrete.cpp csrc/cpu/embeddings.cpp csrc/cpu/factors.cpp csrc/cpu/gram.cpp
-              csrc/cpu/head.cpp csrc/cpu/noise.cpp csrc/cpu/products.cpp csrc/cpu/sums.cpp csrc/cpu/updates.cpp)
+              csrc/cpu/head.cpp csrc/cpu/noise.cpp csrc/cpu/products.cpp csrc/cpu/sums.cpp csrc/cpu/tied.cpp
+              csrc/cpu/updates.cpp)
   target_include_directories(privkt_cpu_${isa} PRIVATE csrc/include)
   target_compile_definitions(privkt_cpu_${isa} PRIVATE PRIVKT_ISA=${isa})
   target_compile_options(privkt_cpu_${isa} PRIVATE ${PRIVKT_MATH_OPTIONS} "$<$<CXX_COMPILER_ID:GNU,Clang,AppleClang>:-O3>" ${ARGN})

@@ -146,14 +146,27 @@ void bind_embeddings_cpu(py::module_ &m) {
   m.def("embedding_sqnorms_cpu", [](const LookupArguments &lookups, uintptr_t sqnorms, bool accumulate) {
     const CpuKernels &kernels = cpu_kernels();
     py::gil_scoped_release unlocked;
+    const DefaultFloats floats;
     kernels.embedding_sqnorms(lookups_at(lookups), at<double>(sqnorms), accumulate);
   });
   m.def("clipped_embedding_sum_cpu", [](const LookupArguments &lookups, uintptr_t factors, int64_t from, int64_t to,
                                         uintptr_t out, int out_element, double scale) {
     const CpuKernels &kernels = cpu_kernels();
     py::gil_scoped_release unlocked;
+    const DefaultFloats floats;
     return kernels.clipped_embedding_sum(lookups_at(lookups), at<float>(factors), from, to, at<void>(out), Element(out_element),
                                          scale);
+  });
+  m.def("tied_cross_cpu", [](const LookupArguments &lookups, uintptr_t left, int left_element, int64_t p, int64_t left_sample,
+                             int64_t left_step, uintptr_t right, int right_element, int64_t d, int64_t right_sample,
+                             int64_t right_step, int64_t batch, int64_t steps, uintptr_t crosses) {
+    const CpuKernels &kernels = cpu_kernels();
+    const Products touched = products_at(left, left_element, p, left_sample, left_step, right, right_element, d, right_sample,
+                                         right_step, batch, steps, 0);
+    py::gil_scoped_release unlocked;
+    const DefaultFloats floats;
+    const std::unique_ptr<float[]> workspace(new float[size_t(tied_workspace(steps, d))]);
+    kernels.tied_cross(lookups_at(lookups), touched, at<double>(crosses), workspace.get());
   });
 }
 

@@ -23,6 +23,7 @@
   void discrete_gaussian(int64_t *, int64_t, double, const NoiseKey &, uint64_t, uint64_t, bool);                             \
   bool sgd_update(const NoisyMean &, const SgdStep &, const Weights &, float *);                                              \
   bool adam_update(const NoisyMean &, const AdamStep &, const Weights &, float *, float *);                                   \
+  void tied_cross(const Lookups &, const Products &, double *, float *);                                                      \
   }
 #define PRIVKT_TABLE(isa)                                                                                                     \
   CpuKernels{                                                                                                                 \
@@ -31,7 +32,7 @@
       isa::embedding_sqnorms,     isa::clipped_embedding_sum, isa::head_losses,                                               \
       isa::head_gradient,         isa::product_sqnorms_tiles, isa::product_sqnorms_gram,                                      \
       isa::clipped_product_sum,   isa::discrete_gaussian,     isa::sgd_update,                                                \
-      isa::adam_update,                                                                                                       \
+      isa::adam_update,           isa::tied_cross,                                                                            \
   }
 
 PRIVKT_DECLARE(scalar)

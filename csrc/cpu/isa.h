@@ -36,6 +36,7 @@ bool clipped_product_sum(const Products &products, const float *factors, void *o
                          double scale, float *workspace);
 bool sgd_update(const NoisyMean &mean, const SgdStep &how, const Weights &weights, float *momentum_buffer);
 bool adam_update(const NoisyMean &mean, const AdamStep &how, const Weights &weights, float *exp_avg, float *exp_avg_sq);
+void tied_cross(const Lookups &lookups, const Products &touched, double *crosses, float *workspace);
 
 static inline float load(const float *p, int64_t i) { return p[i]; }
 static inline float load(const uint16_t *p, int64_t i) { return float_of(uint32_t(p[i]) << 16); }  // bfloat16

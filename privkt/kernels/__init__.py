@@ -22,6 +22,7 @@ from privkt.kernels.noise import (
 from privkt.kernels.optimizers import noisy_step_
 from privkt.kernels.products import clipped_product_sum, product_norm_method, product_sqnorms
 from privkt.kernels.sums import clip_and_sum, clipped_sum, sum_slack
+from privkt.kernels.tied import tied_cross, tied_grid_norm, tied_sqnorms
 from privkt.kernels.updates import adamw_update_, sgd_update_
 
 __all__ = [
@@ -56,4 +57,7 @@ __all__ = [
     "row_sqnorms",
     "sgd_update_",
     "sum_slack",
+    "tied_cross",
+    "tied_grid_norm",
+    "tied_sqnorms",
 ]

@@ -122,6 +122,22 @@ def clipped_product_sum_cpu(
     out_stride: int,
     scale: float,
 ) -> bool: ...
+def tied_cross_cpu(
+    lookups: tuple[int, ...],
+    left: int,
+    left_element: int,
+    p: int,
+    left_sample: int,
+    left_step: int,
+    right: int,
+    right_element: int,
+    d: int,
+    right_sample: int,
+    right_step: int,
+    batch: int,
+    steps: int,
+    crosses: int,
+) -> None: ...
 def noise_cpu(
     out: int, base: int, base_element: int, count: int, sigma: float, key: bytes, step: int, offset: int
 ) -> None: ...

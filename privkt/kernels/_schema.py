@@ -41,6 +41,7 @@ SCHEMAS = {
     "add_clipped_product_sum_": (
         "(Tensor(a!) out, Tensor left, Tensor right, Tensor factors, Tensor? mask, float? scale=None) -> ()"
     ),
+    "tied_cross": f"({_LOOKUPS}, Tensor left, Tensor right, Tensor? mask, int? padding_idx) -> Tensor",
     "gaussian_noise_": f"(Tensor(a!) out, {_NOISE}) -> ()",
     "add_gaussian_noise_": f"(Tensor(a!) x, {_NOISE}) -> ()",
     "noisy_sum": f"(Tensor total, {_NOISE}, float? scale=None) -> Tensor",
@@ -82,6 +83,7 @@ FAKES: dict[str, Callable[..., Any]] = {
     "product_sqnorms": lambda left, right, mask, gram: left.new_empty(left.shape[0], dtype=torch.float64),
     "add_product_sqnorms_": lambda sqnorms, left, right, mask, gram: None,
     "add_clipped_product_sum_": lambda out, left, right, factors, mask, scale=None: None,
+    "tied_cross": lambda ids, grad, left, right, mask, padding: grad.new_empty(grad.shape[0], dtype=torch.float64),
     "gaussian_noise_": lambda out, sigma, key, step, offset: None,
     "add_gaussian_noise_": lambda x, sigma, key, step, offset: None,
     "noisy_sum": lambda total, sigma, key, step, offset, scale=None: torch.empty_like(total, dtype=torch.float32),

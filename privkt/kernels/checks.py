@@ -241,6 +241,22 @@ def add_clipped_product_sum_(
     _grid(op, "out", out, scale)
 
 
+def tied_cross(
+    ids: Tensor, grad: Tensor, left: Tensor, right: Tensor, mask: Tensor | None, padding_idx: int | None
+) -> None:
+    op = "tied_cross"
+    _lookups(op, ids, grad, mask, padding_idx)
+    _products(op, left, right, mask if left.dim() == 3 and left.shape[0] == ids.shape[0] else None)
+    for name, what, wanted, got in (
+        ("left", "the batch of ids", ids.shape[0], left.shape[0]),
+        ("right", "the width of grad", grad.shape[2], right.shape[2]),
+    ):
+        if got != wanted:
+            raise ValueError(f"{op}: {name} must have {what}, {wanted}, got {got}; pass two uses of one weight")
+    _same_device(op, "left", left, grad, "grad")
+    _ids_below(op, ids, mask, left.shape[2])
+
+
 def _noise(op: str, sigma: float, key: Tensor) -> None:
     if not (sigma == 0 or SIGMA_RANGE[0] <= sigma <= SIGMA_RANGE[1]):
         raise ValueError(f"{op}: sigma must be 0 or between 2^-100 and 2^100, got {sigma}; rescale the gradients")

@@ -300,6 +300,23 @@ def add_clipped_product_sum_(
     grid.need_fit("clipped_product_sum", _split("clipped_product_sum", left.device, long, grain, run))
 
 
+def tied_cross(
+    ids: Tensor, grad: Tensor, left: Tensor, right: Tensor, mask: Tensor | None, padding_idx: int | None
+) -> Tensor:
+    (batch, steps, width), places = grad.shape, left.shape[1]
+    kept = ids if mask is None else torch.where(mask[:, None], ids, 0)  # what does not count may be no id
+    order = torch.sort(kept.contiguous(), dim=1, stable=True)
+    touched = left.gather(2, order.values[:, None].expand(-1, places, -1)).float()
+    crosses = grad.new_empty(batch, dtype=torch.float64)
+
+    def run(start: int, stop: int) -> tuple[Any, ...]:
+        piece = _lookups(order.values, order.indices, grad, mask, padding_idx, start, stop)
+        return piece, *_sides(touched, right, stop - start, start), _at(crosses, start)
+
+    _split("tied_cross", grad.device, batch, _PRODUCTS_A_THREAD // max(steps * places * width, 1) + 1, run)
+    return crosses
+
+
 def _noise(out: Tensor, base: Tensor | None, sigma: float, key: Tensor, step: int, offset: int) -> None:
     element = 0 if base is None else _ELEMENTS[base.dtype]
     words = bytes(key.tolist())

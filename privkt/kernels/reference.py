@@ -14,6 +14,7 @@ from privkt.kernels.reference_discrete import discrete_gaussian_ as discrete_gau
 from privkt.kernels.reference_embeddings import add_clipped_embedding_sum_ as add_clipped_embedding_sum_
 from privkt.kernels.reference_embeddings import add_embedding_sqnorms_ as add_embedding_sqnorms_
 from privkt.kernels.reference_embeddings import embedding_sqnorms as embedding_sqnorms
+from privkt.kernels.reference_embeddings import tied_cross as tied_cross
 from privkt.kernels.reference_head import head_gradient_ as head_gradient_
 from privkt.kernels.reference_head import head_losses_ as head_losses_
 from privkt.kernels.reference_noise import normals_added

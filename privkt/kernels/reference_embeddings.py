@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from privkt.kernels import reference_sums
+from privkt.kernels.reference_products import product_rows
 
 
 def embedding_rows(ids: Tensor, grad: Tensor, counts: Tensor | None, padding_idx: int | None, rows: int) -> Tensor:
@@ -56,3 +57,18 @@ def add_clipped_embedding_sum_(
     for product in products:  # one by one: the order is part of what is promised
         total += product.double()
     out.copy_(total if out.dtype == torch.float64 else out.double() + total)
+
+
+def tied_cross(
+    ids: Tensor, grad: Tensor, left: Tensor, right: Tensor, mask: Tensor | None, padding_idx: int | None
+) -> Tensor:
+    crosses = grad.new_zeros(grad.shape[0], dtype=torch.float64)
+    counts = torch.ones_like(crosses, dtype=torch.bool) if mask is None else mask
+    looked_up = torch.zeros(ids.shape[0], left.shape[2], dtype=torch.bool, device=ids.device)
+    looked_up.scatter_(1, torch.where(counts[:, None], ids, 0), True)
+    embedding = embedding_rows(ids, grad, mask, padding_idx, left.shape[2]).double()
+    if padding_idx is not None and padding_idx < left.shape[2]:
+        looked_up[:, padding_idx] = False
+    head = product_rows(left, right).double()
+    terms = torch.where(looked_up[..., None], embedding * head, 0.0)  # the head's other rows are not looked at
+    return torch.where(counts, terms.sum((1, 2)), crosses)

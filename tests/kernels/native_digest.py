@@ -26,6 +26,14 @@ def add_embeddings(native, source: random.Random, digest) -> None:
     sqnorms = array.array("d", bytes(8 * batch))
     native.embedding_sqnorms_cpu((*(x.buffer_info()[0] for x in each), *shape), sqnorms.buffer_info()[0], False)
     digest.update(sqnorms)
+    places = 37
+    touched = array.array("f", [source.gauss(0, 1) for _ in range(batch * places * steps)])
+    right = array.array("f", [source.gauss(0, 1) for _ in range(batch * places * width)])
+    left_side = (touched.buffer_info()[0], 0, steps, places * steps, steps)
+    right_side = (right.buffer_info()[0], 0, width, places * width, width)
+    sides = (*left_side, *right_side, batch, places)
+    native.tied_cross_cpu((*(x.buffer_info()[0] for x in each), *shape), *sides, sqnorms.buffer_info()[0])
+    digest.update(sqnorms)
     order = sorted(range(batch * steps), key=drawn.__getitem__)
     together = lookups(order, order)
     for code, element in (("f", 0), ("d", 2), ("q", 3)):

@@ -41,6 +41,7 @@ def arguments(op: str) -> tuple:
         "product_sqnorms": (*products, MASK, True),
         "add_product_sqnorms_": (sqnorms, *products, None, False),
         "add_clipped_product_sum_": (torch.zeros(6, dtype=torch.float64), *products, torch.ones(3), MASK, None),
+        "tied_cross": (IDS, lookups, torch.randn(3, 4, 6), torch.randn(3, 4, 2), MASK, 1),
         "gaussian_noise_": (torch.empty(9), *noise),
         "add_gaussian_noise_": (torch.zeros(9), *noise),
         "head_losses_": (rows, labels, 1.0, 2.0, True),

@@ -49,6 +49,9 @@ constexpr int64_t kProductChunk = 256;  // steps at a time
 // Floats of the workspace that the caller provides, aligned for doubles: two packed sides, a block's tiles, its float64 sums.
 constexpr int64_t kProductWorkspace = 2 * kProductChunk * kProductBlock + 3 * kProductBlock * kProductBlock;
 
+// Floats of tied_cross's workspace, aligned for doubles: float64 sums, packed sides, a tile and a segment.
+constexpr int64_t tied_workspace(int64_t steps, int64_t width) { return 2 * width + steps * (16 + width + 32) + 16 * 32 + 32; }
+
 struct NoiseKey {
   uint32_t word[8];
 };
@@ -134,6 +137,10 @@ struct CpuKernels {
   // weight is NaN then). A null momentum buffer means none.
   bool (*sgd_update)(const NoisyMean &mean, const SgdStep &how, const Weights &weights, float *momentum_buffer);
   bool (*adam_update)(const NoisyMean &mean, const AdamStep &how, const Weights &weights, float *exp_avg, float *exp_avg_sq);
+  // crosses[b] = <E, H> in float64, E the lookups' row b [V, width], sorted sample by sample, H the row b of a product whose
+  // left side has V columns and whose right side has `width`. Given of its left side are the columns that the sorted ids name,
+  // [batch, steps, lookups.steps] float32.
+  void (*tied_cross)(const Lookups &lookups, const Products &touched, double *crosses, float *workspace);
 };
 
 const CpuKernels &cpu_kernels();      // for this processor, or the one that PRIVKT_CPU_ISA names; throws std::runtime_error
