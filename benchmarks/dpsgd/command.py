@@ -19,6 +19,7 @@ from . import machine, plot, table
 from .cases import CASES, QUICK, Case
 from .contenders import CONTENDERS
 from .rounds import WARM_UP, measure
+from .worker import clock_of
 
 RESULTS = Path(__file__).parents[1] / "results"
 
@@ -31,6 +32,7 @@ def main() -> None:
     described = machine.describe(options.device, options.threads)
     settings = {
         "device": options.device,
+        "clock": clock_of(options.device, options.threads),
         "repeats": options.repeats,
         "warm_up": WARM_UP,
         "optimizer": "AdamW",
