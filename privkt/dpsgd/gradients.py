@@ -225,9 +225,9 @@ class SampleGradients:
             (left, right), (ids, grad, padding) = kept.products[0], kept.segments[0]
             words = kernels.embedding_sqnorms(ids, grad, mask, padding_idx=padding)
             head = kernels.product_sqnorms(left, right, mask)
-            cross = kernels.tied_cross(ids, grad, left, right, mask, padding_idx=padding)  # type: ignore[attr-defined]
+            cross = kernels.tied_cross(ids, grad, left, right, mask, padding_idx=padding)
             width = self._slots[name].parameter.numel()
-            out += kernels.tied_sqnorms(words, head, cross, width=width)  # type: ignore[attr-defined]
+            out += kernels.tied_sqnorms(words, head, cross, width=width)
             return
         for left, right in kept.products:
             kernels.product_sqnorms(left, right, mask, method=mode if mode in ("gram", "tiles") else "auto", out=out)

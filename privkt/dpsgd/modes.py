@@ -64,7 +64,7 @@ def mode_of(shape: Sequence[int], uses: Sequence[Use], force: Force | None = Non
     if forms == {"segments"}:
         return "segments"
     if "segments" in forms:
-        return "rows"
+        return "tied"
     return "gram" if sum(use.positions for use in uses) * (d + p) < 2 * d * p else "tiles"
 
 

@@ -72,6 +72,7 @@ def test_one_record_less_moves_the_sum_by_at_most_the_clipping_norm(dp, name):
 def test_each_way_is_what_it_says(dp):
     model, rows = dp.make("llama-tied"), dp.records(4)
     modes = _gradients(dp, model, rows, "kept")[0].modes()
+    assert modes["model.embed_tokens.weight"] == "tied"
     assert modes["model.layers.0.mlp.down_proj.weight"] == "gram"
     assert modes["model.norm.weight"] == "rows"
     assert set(_gradients(dp, model, rows, "rows")[0].modes().values()) == {"rows"}

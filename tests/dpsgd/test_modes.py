@@ -46,6 +46,7 @@ def test_embeddings_have_segments_unless_they_are_tiny():
 
 def test_an_embedding_that_is_also_a_head_is_tied():
     uses = [_words(20, 64), _product(20, 1000, 64)]
+    assert mode_of((1000, 64), uses) == "tied"
     assert mode_of((1000, 64), [*uses, _product(400, 1000, 64)]) == "rows"
 
 
