@@ -90,10 +90,12 @@ void bind_cpu(py::module_ &m) {
                               uintptr_t sqnorms, bool accumulate) {
     const CpuKernels &kernels = cpu_kernels();
     py::gil_scoped_release unlocked;
+    const DefaultFloats floats;
     kernels.row_sqnorms(rows_at(data, element, batch, width, stride, mask), at<double>(sqnorms), accumulate);
   });
   m.def("clip_factors_cpu", [](uintptr_t sqnorms, uintptr_t mask, int64_t batch, double max_norm, double width, double slack,
                                uintptr_t factors, uintptr_t finite) {
+    const DefaultFloats floats;
     cpu_kernels().clip_factors(at<double>(sqnorms), at<uint8_t>(mask), batch, max_norm, width, slack, at<float>(factors),
                                at<uint8_t>(finite));
   });
@@ -101,6 +103,7 @@ void bind_cpu(py::module_ &m) {
                               uintptr_t factors, uintptr_t out, int out_element, bool accumulate, double scale) {
     const CpuKernels &kernels = cpu_kernels();
     py::gil_scoped_release unlocked;
+    const DefaultFloats floats;
     return kernels.clipped_sum(rows_at(data, element, batch, width, stride, mask), at<float>(factors), at<void>(out),
                                Element(out_element), accumulate, scale);
   });
@@ -109,6 +112,7 @@ void bind_cpu(py::module_ &m) {
     const CpuKernels &kernels = cpu_kernels();
     const NoiseKey words = key_from(key);
     py::gil_scoped_release unlocked;
+    const DefaultFloats floats;
     kernels.noise(at<float>(out), at<void>(base), Element(base_element), count, sigma, words, step, offset);
   });
   m.def("discrete_gaussian_cpu", [](uintptr_t out, int64_t count, double sigma, const py::bytes &key, uint64_t step,
@@ -116,6 +120,7 @@ void bind_cpu(py::module_ &m) {
     const CpuKernels &kernels = cpu_kernels();
     const NoiseKey words = key_from(key);
     py::gil_scoped_release unlocked;
+    const DefaultFloats floats;
     kernels.discrete_gaussian(at<int64_t>(out), count, sigma, words, step, offset, accumulate);
   });
   m.def("sgd_update_cpu", [](uintptr_t param, int element, int64_t count, uintptr_t momentum_buffer, const py::tuple &mean,
@@ -124,6 +129,7 @@ void bind_cpu(py::module_ &m) {
     const NoisyMean noisy = mean_from(mean);
     const SgdStep how = {rate, momentum, dampened, weight_decay, nesterov, first};
     py::gil_scoped_release unlocked;
+    const DefaultFloats floats;
     return kernels.sgd_update(noisy, how, {at<void>(param), Element(element), count}, at<float>(momentum_buffer));
   });
   m.def("adam_update_cpu", [](uintptr_t param, int element, int64_t count, uintptr_t exp_avg, uintptr_t exp_avg_sq,
@@ -135,6 +141,7 @@ void bind_cpu(py::module_ &m) {
     const AdamStep how = {rate, first_weight, second_decay, second_weight, correction,     root_correction,
                           eps,  weight_decay, shrink,       noise_variance, floor};
     py::gil_scoped_release unlocked;
+    const DefaultFloats floats;
     return kernels.adam_update(noisy, how, {at<void>(param), Element(element), count}, at<float>(exp_avg), at<float>(exp_avg_sq));
   });
   m.def("quick_normals_cpu", [](uintptr_t radius, uintptr_t angle, int64_t count, uintptr_t first, uintptr_t second) {
@@ -175,6 +182,7 @@ void bind_head_cpu(py::module_ &m) {
                               double cap, uintptr_t losses, uintptr_t stats, bool want_gradient) {
     const CpuKernels &kernels = cpu_kernels();
     py::gil_scoped_release unlocked;
+    const DefaultFloats floats;
     kernels.head_losses(tile_at(logits, rows, columns, stride, labels, scale, cap), at<double>(losses), at<double>(stats),
                         want_gradient);
   });
@@ -182,6 +190,7 @@ void bind_head_cpu(py::module_ &m) {
                                 double cap, uintptr_t stats, int64_t start) {
     const CpuKernels &kernels = cpu_kernels();
     py::gil_scoped_release unlocked;
+    const DefaultFloats floats;
     kernels.head_gradient(tile_at(logits, rows, columns, stride, labels, scale, cap), at<double>(stats), start);
   });
 }

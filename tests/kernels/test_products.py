@@ -11,7 +11,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from privkt.kernels import clip_factors, clipped_product_sum, native, product_norm_method, product_sqnorms
+from privkt.kernels import (
+    clip_factors,
+    clipped_product_sum,
+    clipped_sum,
+    native,
+    product_norm_method,
+    product_sqnorms,
+    row_sqnorms,
+)
 from privkt.kernels.reference_products import fused, product_rows
 
 SHARED = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -317,15 +325,23 @@ def test_auto_is_the_method_it_names() -> None:
 
 def test_a_thread_that_flushes_denormals_computes_the_same() -> None:
     left, right = (x * 2.0**-72 for x in sides(2, 3, 5, 20))
-    expected = total_of(left, right), product_sqnorms(left, right, method="gram")
+    rows = left.flatten(1) * 2.0**-70
+
+    def results() -> list[Tensor]:
+        factors = clip_factors(torch.tensor([1e80, 1.0], dtype=torch.float64), 0.7, width=15).factors
+        norms = [product_sqnorms(left, right, method="gram"), row_sqnorms(rows)]
+        return [total_of(left, right), clipped_sum(rows, factors), factors, *norms]
+
+    expected = results()
     assert torch.set_flush_denormal(True)
     try:
-        found = total_of(left, right), product_sqnorms(left, right, method="gram")
+        found = results()
         flushed = torch.tensor([2.0**-140]) * 0.5
     finally:
         torch.set_flush_denormal(False)
     assert flushed.item() == 0  # the setting is the thread's again after the kernels
-    assert expected[0].any()
+    assert all(x.any() for x in expected)
+    assert 0 < expected[2][0] < 2.0**-126
     assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
 
 
