@@ -36,12 +36,18 @@ class Identity:
 
 @dataclass(frozen=True)
 class State:
-    """A training after `step` finished steps."""
+    """A training after `step` finished steps.
+
+    norm: the clipping norm, where it moves; sampler: in hex, what draws that are not independent need
+    (privkt.dpsgd.sampling.Sampler.state), as secret as a key.
+    """
 
     step: int
     weights: Mapping[str, Tensor]
     optimizer: Mapping[str, Any]
     scheduler: Mapping[str, Any] | None
+    norm: float | None = None
+    sampler: str = ""
 
 
 def save(folder: Path, identity: Identity, state: State) -> None:

@@ -14,8 +14,8 @@ from privkt.dpsgd.layout import Layout
 _MOST_AT_ONCE = 16
 
 
-def need_data_set(dataset: Any, size: int) -> None:
-    """Refuses everything that has its own order or length, and a size other than the declared one."""
+def need_data_set(dataset: Any, size: int | None) -> None:
+    """Refuses everything that has its own order or length, and a size other than the declared one (None: any)."""
     if isinstance(dataset, DataLoader | Sampler | IterableDataset) or hasattr(dataset, "batch_sampler"):
         raise RefusedTraining(
             f"PrivateTraining: it must draw the records itself (the epsilon is that of Poisson sampling), got a "
@@ -29,10 +29,19 @@ def need_data_set(dataset: Any, size: int) -> None:
         raise RefusedTraining(
             "PrivateTraining: the data set must hold records, got none; check the file and its columns"
         )
-    if len(dataset) != size:
+    if size is not None and len(dataset) != size:
         raise RefusedTraining(
             f"PrivateTraining: the declared size must be the number of records, got {size} declared and another number "
             "of records; declare the size that the data really has"
+        )
+
+
+def need_users(users: object, records_per_user: int | None) -> None:
+    """Users and the public cap on the records of each come together."""
+    if (users is None) != (records_per_user is None):
+        raise RefusedTraining(
+            "PrivateTraining: users (the record numbers of each) and records_per_user (a public cap) must be given "
+            f"together, got one of them, records_per_user={records_per_user}; leave out both for record level"
         )
 
 

@@ -15,9 +15,10 @@ _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 class MemoryPlan:
     """Bytes of one process, by what they are for.
 
-    Units: bytes. weights: the whole model; rows: stored per-sample gradients of a microbatch; kept: what other gradients
-        are made of, held until their clip factors are known; sums: the running sum and the noisy mean; optimizer: two
-        values a trainable parameter; activations: what autograd saves for one microbatch (None before the rehearsal).
+    Units: bytes. weights: the whole model; rows: stored per-sample gradients of a microbatch; kept: what other
+        gradients are made of, held until their clip factors are known; sums: the running sum and the noisy mean;
+        optimizer: two values a trainable parameter; activations: what autograd saves for one microbatch (None before
+        the rehearsal).
     """
 
     weights: int

@@ -32,7 +32,8 @@ _CROSS_SAMPLE, _CROSS_SAMPLE_A_ROW = 2.0**-10, 2.0**-21
 _NOT_OF_THE_SUM = 2.0**-26  # csrc/include/privkt/gaussian.h
 _MOST_SAMPLER_SHARE = SAMPLER_SHARE
 _TOLERANCE = 1e-9  # relative; two accountants' rounding, never a promise
-NOISES = ("gaussian", "grid", "discrete", "correlated")
+NOISES = ("gaussian", "grid", "correlated")
+UNCERTIFIED_SUMS = "sums of several noise values are rounded in floating point, which no proof here covers"
 PROOF = "docs/proofs/dpsgd.md"
 
 
@@ -116,6 +117,8 @@ class Plan:
         conditions = [f"N = {self.n} is public"]
         if self.records_per_user is not None:
             conditions.append(f"at most {self.records_per_user} records of a user count in a step")
+        if self.noise == "correlated":
+            conditions.append(UNCERTIFIED_SUMS)
         if self.half_precision:
             conditions.append(HALF_PRECISION)
         return Guarantee(

@@ -16,14 +16,18 @@ from privkt.contracts.progress import NoProgress, Progress
 from privkt.dpsgd import checkpoint as checkpoints
 from privkt.dpsgd import losses as per_sample
 from privkt.dpsgd.account import Account, weights_digest
-from privkt.dpsgd.checks import Untouched, need_data_set, need_losses, need_optimizer, samples_at_once
+from privkt.dpsgd.checks import Untouched, need_data_set, need_losses, need_optimizer, need_users, samples_at_once
+from privkt.dpsgd.clipping import Clipping
 from privkt.dpsgd.engine import Engine
 from privkt.dpsgd.errors import TrainingError
 from privkt.dpsgd.export import payload
+from privkt.dpsgd.layout import lay_out
 from privkt.dpsgd.mechanism import NoisyMean
+from privkt.dpsgd.pieces import Piece, record_pieces, user_pieces
 from privkt.dpsgd.plan import Plan, make_plan, steps_of
 from privkt.dpsgd.ranks import Ranks
-from privkt.dpsgd.sampling import Keys, PoissonSampler, layer_randomness, microbatches
+from privkt.dpsgd.sampling import Keys, layer_randomness
+from privkt.dpsgd.users import UserDraw, UserSampler
 from privkt.dpsgd.verify import Rehearsal, undisturbed
 from privkt.privacy import Budget, Provenance, Release, accounting
 
@@ -32,10 +36,11 @@ MECHANISM = "privkt:dp-sgd"
 
 @dataclass(frozen=True)
 class _Current:
-    """The microbatch the loop body works on."""
+    """The microbatch the loop body works on: whether its units are whole after it, and the logical batch."""
 
     mask: Tensor
-    last: bool
+    ends: bool = False
+    last: bool = False
     rehearsal: Rehearsal | None = None
 
 
@@ -72,7 +77,15 @@ class PrivateTraining:
         epochs: float | None = None,
         steps: int | None = None,
         microbatch_size: int | Literal["auto"] = "auto",
-        max_grad_norm: float = 1.0,
+        max_grad_norm: float | None = None,
+        clipping: Clipping | None = None,
+        sampler: str = "poisson",
+        cap: int | None = None,
+        order_seed: int | None = None,
+        noise: str = "gaussian",
+        coefficients: Sequence[float] = (1.0,),
+        users: Sequence[Sequence[int]] | None = None,
+        records_per_user: int | None = None,
         run_id: str,
         purpose: str,
         fingerprint: str,
@@ -88,18 +101,27 @@ class PrivateTraining:
         test_keys: Keys | None = None,
     ) -> None:
         self._ranks = Ranks()
-        need_data_set(dataset, size)
+        need_data_set(dataset, size if users is None else None)
+        need_users(users, records_per_user)
         self.model, self.optimizer, self.scheduler = model, optimizer, scheduler
         self._dataset, self._collate_fn = dataset, collate_fn
-        self._engine = Engine(model)
+        layout = lay_out(model)
+        at_once = samples_at_once(microbatch_size, layout.width, batch_size * (records_per_user or 1), row_memory)
+        self._engine = Engine(model, records_per_unit=min(records_per_user or 1, at_once))
         need_optimizer(optimizer, self._engine.layout)
-        at_once = samples_at_once(microbatch_size, self._engine.width, batch_size, row_memory)
         self._plan = make_plan(
             budget,
             size=size,
             batch_size=batch_size,
-            steps=steps_of(size, batch_size, epochs, steps),
-            max_grad_norm=max_grad_norm,
+            steps=steps_of(size, batch_size, epochs, steps, sampler=sampler),
+            max_grad_norm=1.0 if max_grad_norm is None and clipping is None else max_grad_norm,
+            clipping=clipping,
+            sampler=sampler,
+            cap=cap,
+            order_seed=order_seed,
+            noise=noise,
+            coefficients=tuple(coefficients),
+            records_per_user=records_per_user,
             microbatch_size=at_once,
             coordinates=self._engine.width,
             variation_per_coordinate=kernels.gaussian_tv_per_coordinate(),
@@ -113,8 +135,7 @@ class PrivateTraining:
             budget, self._plan, self._identity, data_changed=data_changed, public_keys=test_keys is not None
         )
         keys = test_keys or Keys.fresh()
-        self._sampler = PoissonSampler(size, batch_size, self._ranks.share(keys.sampler))
-        self._mean = NoisyMean(self._plan, keys.noise, self._engine.layout.device, self._ranks)
+        self._mean = NoisyMean(self._plan, keys.noise, self._engine.layout, self._ranks)
         self._folder, self._every = checkpoint, checkpoint_every or max(1, self._plan.steps // 20)
         self._model_name = model_name
         self._rehearse_records = max(1, min(3, size, row_memory // (8 * self._engine.width) - 1)) if verify else 0
@@ -123,8 +144,13 @@ class PrivateTraining:
         self._broken = self._charged = self._moved = False
         self._release: Release[Any] | None = None
         self._done = 0
-        self._restore()
+        sampler_state = self._restore()
         self._start = self._done
+        key = self._ranks.share(keys.sampler)
+        self._sampler = self._plan.scheme.sampler(key, start=self._done, state=sampler_state)
+        self._users = None
+        if users is not None and records_per_user is not None:
+            self._users = UserSampler(self._sampler, users, size=size, records_per_user=records_per_user, key=key)
         self._untouched = Untouched(model, self._engine.layout)
 
     @property
@@ -159,30 +185,41 @@ class PrivateTraining:
                 while self._done < self._plan.steps:
                     self._mean.begin()
                     pieces = self._pieces()
-                    for number, (indices, mask) in enumerate(pieces, 1):
-                        self._engine.open(len(mask))
-                        self._current = _Current(self._mask(mask), last=number == len(pieces))
-                        yield self._collate(indices)
+                    for number, piece in enumerate(pieces, 1):
+                        piece.open(self._engine)
+                        self._current = _Current(self._mask(piece.mask), piece.ends, last=number == len(pieces))
+                        yield self._collate(piece.indices)
                         self._need_stepped()
                     task.advance(1)
         finally:
             self._current = None
             self._engine.close()
 
-    def _pieces(self) -> list[tuple[list[int], list[bool]]]:
+    def _pieces(self) -> list[Piece]:
         """This process's microbatches of the step's draw: at least one, which may hold nothing but fillers."""
-        drawn, size = self._sampler.draw(self._done), self._plan.microbatch_size
-        return self._ranks.mine(list(microbatches(drawn, size))) or list(microbatches(drawn[:0], size))
+        size = self._plan.microbatch_size
+        if self._users is None:
+            drawn = self._sampler.draw(self._done)
+            mine = self._ranks.mine(record_pieces(drawn, size)) or record_pieces(drawn[:0], size)
+        else:
+            users, at_once = self._users.draw(self._done), self._engine.records_per_unit
+            none = UserDraw(users.users[:0], users.rows[:0], users.mask[:0])
+            mine = self._ranks.mine(user_pieces(users, size, at_once)) or user_pieces(none, size, at_once)
+        return [piece for unit in mine for piece in unit]
 
     def _rehearse(self) -> Iterator[Any]:
-        rehearsal = Rehearsal(self._engine, self._plan.max_grad_norm, self._rehearse_records)
+        single = self._engine if self._engine.records_per_unit == 1 else Engine(self.model)
+        rehearsal = Rehearsal(single, self._plan.max_grad_norm, self._rehearse_records)
         with undisturbed(self.model):
-            for indices, mask in rehearsal.batches():
-                if rehearsal.through_engine:
-                    self._engine.open(len(mask))
-                self._current = _Current(self._mask(mask), last=False, rehearsal=rehearsal)
-                yield self._collate(indices)
-                self._need_stepped()
+            try:
+                for indices, mask in rehearsal.batches():
+                    if rehearsal.through_engine:
+                        single.open(len(mask))
+                    self._current = _Current(self._mask(mask), rehearsal=rehearsal)
+                    yield self._collate(indices)
+                    self._need_stepped()
+            finally:
+                single.close()
         rehearsal.judge()
 
     def step(self, losses: Tensor) -> None:
@@ -203,7 +240,9 @@ class PrivateTraining:
         else:
             self._engine.need_planned_precision()  # before the charge, where there was no rehearsal
             self._charge()
-            self._mean.add(self._engine.rows(losses, current.mask), current.mask)
+            gradients = self._engine.backward(losses, current.mask)
+            if current.ends:
+                self._mean.add(gradients)
         self._engine.close()
         self._current = None
         if current.last:
@@ -234,10 +273,12 @@ class PrivateTraining:
     # -- losses -----------------------------------------------------------------------------------------------------
 
     def causal_lm_losses(self, batch: Any, reduction: Literal["mean", "sum"] = "mean") -> Tensor:
-        """Next-token loss of each sequence of a batch with input_ids, labels and maybe attention_mask; [B]."""
+        """Next-token loss of each sequence of a batch with input_ids, labels and maybe attention_mask; [B].
+
+        Logits are never made for the whole batch where the head is known and frozen (privkt.dpsgd.heads.head_path).
+        """
         inputs = {name: value for name, value in batch.items() if name != "labels"}
-        logits = self.model(**inputs, use_cache=False).logits
-        return per_sample.causal_lm_losses(logits, batch["labels"], reduction=reduction)
+        return per_sample.causal_lm_losses_from_hidden(self.model, inputs, batch["labels"], reduction=reduction)
 
     def classification_losses(self, batch: Any) -> Tensor:
         """Cross-entropy of each sample of a batch with the model's inputs and labels [B]; [B]."""
@@ -296,15 +337,17 @@ class PrivateTraining:
             return
         weights = {name: parameter.detach().cpu() for name, parameter in self._engine.layout.named()}
         scheduler = None if self.scheduler is None else self.scheduler.state_dict()
-        state = checkpoints.State(self._done, weights, self.optimizer.state_dict(), scheduler)
+        drawing = self._sampler.state(self._done).hex()
+        state = checkpoints.State(self._done, weights, self.optimizer.state_dict(), scheduler, self._mean.norm, drawing)
         checkpoints.save(self._folder, self._identity, state)
 
-    def _restore(self) -> None:
+    def _restore(self) -> bytes:
+        """Goes on from the last checkpoint, if there is one; what the sampler needs of it."""
         state = self._ranks.first_alone(
             lambda: None if self._folder is None else checkpoints.load(self._folder, self._identity), "resuming"
         )
         if state is None:
-            return
+            return b""
         with torch.no_grad():
             for name, parameter in self._engine.layout.named():
                 parameter.copy_(state.weights[name])
@@ -312,6 +355,8 @@ class PrivateTraining:
         if self.scheduler is not None and state.scheduler is not None:
             self.scheduler.load_state_dict(dict(state.scheduler))
         self._done, self._moved = state.step, True
+        self._mean.norm = state.norm or self._mean.norm
+        return bytes.fromhex(state.sampler)
 
     def discard_checkpoint(self) -> None:
         """Removes the checkpoint, once the release is stored."""

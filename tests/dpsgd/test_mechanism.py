@@ -1,12 +1,15 @@
 """Clipped, summed, noised once: the mechanism as it runs, on rows of any kind."""
 
-import dataclasses
+import copy
+from types import SimpleNamespace
 
 import pytest
 import torch
 from scipy import stats
 
+from privkt import kernels
 from privkt.dpsgd import Keys, TrainingError, make_plan
+from privkt.dpsgd.layout import Slot
 from privkt.dpsgd.mechanism import NoisyMean
 from privkt.privacy import Budget
 
@@ -28,12 +31,39 @@ def plan():
     )
 
 
+class Rows:
+    """Gradients that are given, in the form that an engine hands on."""
+
+    def __init__(self, rows, mask):
+        self.stored, self.mask = rows, mask
+
+    def sqnorms(self, groups):
+        assert len(groups) == 1
+        return kernels.row_sqnorms(self.stored, self.mask)[:, None]
+
+    def add_clipped(self, total, factors, **grid):
+        kernels.clipped_sum(self.stored, factors[:, 0].contiguous(), self.mask, out=total, **grid)
+
+
+class Mean(NoisyMean):
+    """One parameter of WIDTH values; `add` takes rows and a mask."""
+
+    def __init__(self, plan, seed):
+        layout = SimpleNamespace(slots=[Slot("weight", None, 0, WIDTH)], device=torch.device("cpu"))
+        super().__init__(plan, Keys.for_tests(seed).noise, layout)
+
+    def add(self, rows, mask):
+        super().add(Rows(rows, mask))
+
+
 def _mean(plan, seed=0):
-    return NoisyMean(plan, Keys.for_tests(seed).noise, torch.device("cpu"))
+    return Mean(plan, seed)
 
 
 def _without_noise(plan):
-    return dataclasses.replace(plan, noise_multiplier=0.0)
+    quiet = copy.copy(plan)
+    object.__setattr__(quiet, "noise_multiplier", 0.0)  # no plan can be made so
+    return quiet
 
 
 def _scale_p_value(noise, deviation):

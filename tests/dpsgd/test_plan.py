@@ -152,7 +152,7 @@ def test_a_replace_one_budget_is_met_under_replace_one():
         ({"budget": Budget(3.0, 1e-5, unit="user"), "records_per_user": 0}, "records_per_user must be at least 1"),
         ({"clipping": Flat(0.5)}, "max_grad_norm must be that of the clipping, 0.5, got 1.0"),
         ({"max_grad_norm": None}, "max_grad_norm must be finite"),
-        ({"noise": "laplace"}, "noise must be one of gaussian, grid, discrete, correlated"),
+        ({"noise": "laplace"}, "noise must be one of gaussian, grid, correlated"),
         ({"noise": "correlated"}, "coefficients belong to correlated noise"),
         ({"coefficients": (1.0, -0.5)}, "coefficients belong to correlated noise"),
         ({"noise": "correlated", "coefficients": (1.0, -0.5)}, "correlated noise needs steps that are known"),

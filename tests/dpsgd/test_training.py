@@ -292,9 +292,12 @@ def test_a_shuffled_loader_with_a_poisson_epsilon_cannot_be_constructed(dp):
     for wrong in (loader, RandomSampler(records), loader.batch_sampler, iter(records)):
         with pytest.raises(RefusedTraining, match=r"must draw the records itself|must have len\(\) and \[i\]"):
             dp.training(dataset=wrong, size=60)
-    for name in ("sampler", "batch_sampler", "shuffle"):
+    for name in ("batch_sampler", "shuffle"):
         with pytest.raises(TypeError, match=name):
             dp.training(**{name: None})
+    for wrong in (None, "shuffle", RandomSampler(records), loader.batch_sampler):
+        with pytest.raises(RefusedTraining, match="sampler must be one of poisson, truncated-poisson"):
+            dp.training(sampler=wrong)
     assert dp.training(dataset=records).plan.sampler == "poisson"
 
 
