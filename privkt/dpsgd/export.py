@@ -57,11 +57,13 @@ def privacy_card(guarantee: Guarantee, plan: Plan, model_name: str) -> str:
         "unit, relation": f"{plan.unit}, {plan.neighbouring}",
         "N (declared, public)": str(plan.n),
     }
+    clipping = "flat" if plan.clipping is None else plan.clipping.kind
+    noise = "correlated Gaussian" if plan.noise == "correlated" else "correctly rounded Gaussian"
     table = "\n".join(f"| {name} | {value} |" for name, value in rows.items())
     return (
         f"# Privately trained weights for {model_name}\n\n{guarantee}\n\n| | |\n| --- | --- |\n{table}\n\n"
-        "Trained by DP-SGD with Poisson sampling, flat per-sample clipping and correctly rounded Gaussian\n"
-        "noise. The guarantee is computational (ChaCha20, SHAKE-256). Not covered: hyper-parameters chosen by looking\n"
+        f"Trained by DP-SGD with {plan.sampler} sampling, {clipping} clipping of each {plan.unit} and {noise} noise.\n"
+        "The guarantee is computational (ChaCha20, SHAKE-256). Not covered: hyper-parameters chosen by looking\n"
         "at the private data, and any other use of that data.\n"
     )
 

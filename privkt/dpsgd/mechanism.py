@@ -51,7 +51,8 @@ class NoisyMean:
         factors = self._clipping.factors(sqnorms, self.norm, widths=self._widths, mask=gradients.mask)
         if isinstance(self._clipping, AdaptiveQuantile):
             self._count += self._clipping.count(sqnorms, self.norm, gradients.mask)
-        gradients.add_clipped(self._total, factors, **self._grid)
+        scale = self._scale
+        gradients.add_clipped(self._total, factors, **({} if scale is None else {"scale": scale}))
 
     def take(self) -> Tensor:
         """(sum + noise) / divisor, [P] float32. No noise is ever drawn twice: each call has its own counter."""
@@ -75,13 +76,14 @@ class NoisyMean:
         self._key = None
 
     @property
-    def _grid(self) -> dict[str, float]:
-        return {"scale": kernels.grid_scale(self.norm, self._plan.n)} if self._total.dtype == torch.int64 else {}
+    def _scale(self) -> float | None:
+        """Cells in a unit of the grid, where sums are on one."""
+        return kernels.grid_scale(self.norm, self._plan.n) if self._total.dtype == torch.int64 else None
 
     def _noisy(self, key: bytes) -> Tensor:
         deviation = self._plan.noise_deviation_at(self.norm)
         if len(self._plan.coefficients) == 1:
-            return kernels.noisy_sum(self._total, deviation, key, step=self._draws, **self._grid)
+            return kernels.noisy_sum(self._total, deviation, key, step=self._draws, scale=self._scale)
         # sum_i a_i z_(t-i): earlier values are made again from their counters, none is stored. Steps before this
         # process began have none (docs/proofs/accounting.md, "Forgetting").
         total, z = self._total.clone(), torch.empty(self._total.shape, dtype=torch.float32, device=self._total.device)

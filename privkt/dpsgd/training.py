@@ -16,10 +16,18 @@ from privkt.contracts.progress import NoProgress, Progress
 from privkt.dpsgd import checkpoint as checkpoints
 from privkt.dpsgd import losses as per_sample
 from privkt.dpsgd.account import Account, weights_digest
-from privkt.dpsgd.checks import Untouched, need_data_set, need_losses, need_optimizer, need_users, samples_at_once
+from privkt.dpsgd.checks import (
+    Untouched,
+    need_data_set,
+    need_losses,
+    need_optimizer,
+    need_untied,
+    need_users,
+    samples_at_once,
+)
 from privkt.dpsgd.clipping import Clipping
 from privkt.dpsgd.engine import Engine
-from privkt.dpsgd.errors import TrainingError
+from privkt.dpsgd.errors import RefusedTraining, TrainingError
 from privkt.dpsgd.export import payload
 from privkt.dpsgd.layout import lay_out
 from privkt.dpsgd.mechanism import NoisyMean
@@ -27,9 +35,11 @@ from privkt.dpsgd.pieces import Piece, record_pieces, user_pieces
 from privkt.dpsgd.plan import Plan, make_plan, steps_of
 from privkt.dpsgd.ranks import Ranks
 from privkt.dpsgd.sampling import Keys, layer_randomness
+from privkt.dpsgd.schemes import rarely_met_cap
 from privkt.dpsgd.users import UserDraw, UserSampler
 from privkt.dpsgd.verify import Rehearsal, undisturbed
 from privkt.privacy import Budget, Provenance, Release, accounting
+from privkt.privacy.correlated import survives_a_restart
 
 MECHANISM = "privkt:dp-sgd"
 
@@ -109,11 +119,16 @@ class PrivateTraining:
         at_once = samples_at_once(microbatch_size, layout.width, batch_size * (records_per_user or 1), row_memory)
         self._engine = Engine(model, records_per_unit=min(records_per_user or 1, at_once))
         need_optimizer(optimizer, self._engine.layout)
+        if noise == "grid":
+            need_untied(self._engine.layout)
+        planned = steps_of(size, batch_size, epochs, steps, sampler=sampler)
+        if sampler == "truncated-poisson" and cap is None:
+            cap = rarely_met_cap(size, batch_size, planned, budget.delta, multiple_of=at_once)
         self._plan = make_plan(
             budget,
             size=size,
             batch_size=batch_size,
-            steps=steps_of(size, batch_size, epochs, steps, sampler=sampler),
+            steps=planned,
             max_grad_norm=1.0 if max_grad_norm is None and clipping is None else max_grad_norm,
             clipping=clipping,
             sampler=sampler,
@@ -354,6 +369,11 @@ class PrivateTraining:
         self.optimizer.load_state_dict(dict(state.optimizer))
         if self.scheduler is not None and state.scheduler is not None:
             self.scheduler.load_state_dict(dict(state.scheduler))
+        if not survives_a_restart(self._plan.coefficients):
+            raise RefusedTraining(
+                "PrivateTraining: correlated noise whose coefficients after the first are not all <= 0 cannot go on "
+                "without its key, got such a checkpoint; start another run (a new spend)"
+            )
         self._done, self._moved = state.step, True
         self._mean.norm = state.norm or self._mean.norm
         return bytes.fromhex(state.sampler)

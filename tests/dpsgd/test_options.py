@@ -171,9 +171,9 @@ def test_adaptive_norm_and_secret_bins_survive_a_resume(dp, ledger, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"sampler": "truncated-poisson"}, "needs a cap"),
         ({"cap": 20}, "has no cap"),
         ({"noise": "laplace"}, "noise must be one of"),
+        ({"model": "llama-tied", "noise": "grid"}, "belong to one layer each"),
         ({"noise": "correlated", "coefficients": (1.0, -0.5)}, "correlated|independent"),
         ({"clipping": clipping.Flat(2.0), "max_grad_norm": 1.0}, "max_grad_norm must be that of the clipping"),
         ({"records_per_user": 3}, "must be given together"),
@@ -183,6 +183,9 @@ def test_adaptive_norm_and_secret_bins_survive_a_resume(dp, ledger, tmp_path):
     ],
 )
 def test_options_that_do_not_go_together_are_refused(dp, changes, said):
+    if "model" in changes:
+        changes = {**changes, "model": dp.make(changes["model"])}
+        changes["optimizer"] = torch.optim.SGD(changes["model"].parameters(), lr=0.1)
     with pytest.raises(RefusedTraining, match=said):
         dp.training(**changes)
     assert math.isfinite(dp.training().plan.epsilon)
