@@ -25,7 +25,7 @@ from transformers.trainer_utils import TrainOutput
 
 from privkt.contracts.messages import Model
 from privkt.dpsgd.errors import RefusedTraining, TrainingError
-from privkt.dpsgd.losses import causal_lm_losses, classification_losses
+from privkt.dpsgd.losses import causal_lm_losses_from_hidden, classification_losses
 from privkt.dpsgd.training import PrivateTraining
 from privkt.privacy import Budget, Release, state
 
@@ -81,7 +81,7 @@ class PrivateTrainerMixin:
         rest = {name: value for name, value in inputs.items() if name != "labels"}
         if labels.dim() == 1:
             return classification_losses(model(**rest).logits, labels)
-        return causal_lm_losses(model(**rest, use_cache=False).logits, labels)
+        return causal_lm_losses_from_hidden(model, rest, labels)
 
     def train(self, resume_from_checkpoint: str | bool | None = None, **_: Any) -> TrainOutput:
         """Trains privately to the planned end.
