@@ -34,6 +34,9 @@ _MOST_SAMPLER_SHARE = SAMPLER_SHARE
 _TOLERANCE = 1e-9  # relative; two accountants' rounding, never a promise
 NOISES = ("gaussian", "grid", "correlated")
 UNCERTIFIED_SUMS = "sums of several noise values are rounded in floating point, which no proof here covers"
+UNCERTIFIED_COUNT = (
+    "no record near the clipping norm is counted otherwise because another's presence rounds it otherwise"
+)
 PROOF = "docs/proofs/dpsgd.md"
 
 
@@ -119,6 +122,8 @@ class Plan:
             conditions.append(f"at most {self.records_per_user} records of a user count in a step")
         if self.noise == "correlated":
             conditions.append(UNCERTIFIED_SUMS)
+        if isinstance(self.clipping, AdaptiveQuantile):
+            conditions.append(UNCERTIFIED_COUNT)
         if self.half_precision:
             conditions.append(HALF_PRECISION)
         return Guarantee(

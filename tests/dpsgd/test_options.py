@@ -98,6 +98,7 @@ def test_the_adaptive_norm_moves_by_its_noisy_count_and_the_noise_follows(dp, mo
         assert sigma == pytest.approx(training.plan.noise_deviation_at(norm))
         assert noise == pytest.approx(training.plan.count_deviation)
         norm = kind.moved(norm, float(count), training.plan.batch_size)
+    assert "clipping norm" in " ".join(training.plan.guarantee().conditional_on)
     assert norm > 1e-3  # every sample was above so small a norm
     z_sum, z_count = kind.noise_split(training.plan.noise_multiplier)
     assert z_sum**-2 + (2 * z_count) ** -2 <= training.plan.noise_multiplier**-2
