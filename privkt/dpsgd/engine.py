@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from privkt import kernels
 from privkt.dpsgd.adapters import prompt_of_each
 from privkt.dpsgd.errors import RefusedTraining, TrainingError
 from privkt.dpsgd.fallback import Call, FallbackRule
@@ -217,6 +218,8 @@ class Engine:
         if gathering is None:
             raise TrainingError("Engine.backward: a microbatch must be open, got none; call open(samples) first")
         self.need_planned_precision()
+        if not kernels.runs_on("clipped_product_sum", self.layout.device):
+            force = "rows"  # the same result, and `modes` says so; samples_at_once has room for all rows
         gathering.force = gathering.force or force
         gathering.begin_backward(mask)
         # `where` and not a product: a padding sample's loss may be anything, and 0 * NaN is NaN.

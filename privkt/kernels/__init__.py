@@ -10,7 +10,7 @@ from privkt.kernels.embeddings import clipped_embedding_sum, embedding_sqnorms
 from privkt.kernels.factors import ClipFactors, clip_factors, row_sqnorms
 from privkt.kernels.grid import grid_scale
 from privkt.kernels.head import HeadGradient, head_gradient, linear_cross_entropy
-from privkt.kernels.native import KernelsUnavailable, build_info, is_private
+from privkt.kernels.native import KernelsUnavailable, build_info, is_private, runs_on
 from privkt.kernels.noise import (
     add_gaussian_noise_,
     chacha20_block,
@@ -55,6 +55,7 @@ __all__ = [
     "product_sqnorms",
     "representable_sigma",
     "row_sqnorms",
+    "runs_on",
     "sgd_update_",
     "sum_slack",
     "tied_cross",

@@ -76,10 +76,19 @@ def build_info() -> dict[str, Any]:
     return {"cpu_isa": module().cpu_isa(), **record}
 
 
+def runs_on(kernel: str, device: torch.device) -> bool:
+    """Whether this build has `kernel` for tensors on `device`."""
+    return device.type == "cpu" or hasattr(module(), f"{kernel}_{device.type}")
+
+
 def _call(kernel: str, device: torch.device, *args: Any) -> Any:
     if device.type == "cpu":
         return getattr(module(), kernel + "_cpu")(*args)
     function = getattr(module(), kernel + "_cuda", None)
+    if function is None and module().BUILD["cuda"]:
+        raise KernelsUnavailable(
+            f"{kernel}: it must run on a CPU, since it has no CUDA kernel yet, got a tensor on {device}; move it"
+        )
     if function is None:
         reason = module().BUILD["cuda_reason"]
         raise KernelsUnavailable(

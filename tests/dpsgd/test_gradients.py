@@ -263,3 +263,15 @@ def test_a_layer_that_runs_without_gradients_alone_is_refused_by_name():
 def _run(engine, model, x):
     with engine.microbatch(len(x)):
         return engine.backward(model(x).pow(2).sum((1, 2)), _everyone(len(x)))
+
+
+def test_where_a_device_has_no_product_kernel_rows_are_stored(dp, monkeypatch):
+    model, rows = dp.make("llama-tied"), dp.records()[:3]
+    _, natural = _gradients(dp, model, rows, force="kept")
+    expected = natural.rows().clone()
+    assert set(natural.modes.values()) - {"rows"}
+    monkeypatch.setattr(kernels, "runs_on", lambda kernel, device: False)
+    for force in EVERY_WAY:
+        _, found = _gradients(dp, model, rows, force=force)
+        assert set(found.modes.values()) == {"rows"}
+        assert float((found.rows() - expected).norm() / expected.norm()) <= 1e-6

@@ -114,12 +114,22 @@ def test_the_build_record_says_what_was_built() -> None:
 
 
 def test_a_device_that_was_not_built_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    record = {"cuda_reason": "no nvcc was found; set CUDA_HOME or CUDACXX"}
+    record = {"cuda": False, "cuda_reason": "no nvcc was found; set CUDA_HOME or CUDACXX"}
     monkeypatch.setattr(native, "module", lambda: SimpleNamespace(BUILD=record))
     with pytest.raises(kernels.KernelsUnavailable) as caught:
         native._call("clipped_sum", torch.device("cuda:0"))
     assert "a tensor on cuda:0 needs a build with CUDA, got one without (no nvcc was found" in str(caught.value)
     assert "PRIVKT_CUDA=ON pip install" in str(caught.value)
+
+
+def test_a_kernel_without_a_cuda_version_is_named_and_not_the_build(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(native, "module", lambda: SimpleNamespace(BUILD={"cuda": True, "cuda_reason": ""}))
+    with pytest.raises(
+        kernels.KernelsUnavailable, match="tied_cross: it must run on a CPU, since it has no CUDA kernel"
+    ):
+        native._call("tied_cross", torch.device("cuda:0"))
+    assert not kernels.runs_on("tied_cross", torch.device("cuda:0"))
+    assert kernels.runs_on("tied_cross", torch.device("cpu"))
 
 
 WITHOUT_BUILD = """
