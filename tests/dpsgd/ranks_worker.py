@@ -5,6 +5,7 @@ python -m torch.distributed.run --nproc_per_node 2 ranks_worker.py MODE FOLDER
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import sys
@@ -27,13 +28,25 @@ def helpers() -> Any:
     return module.Helpers
 
 
+def threads() -> list[str]:
+    """The names of this process's threads (Linux; elsewhere none)."""
+    found = []
+    for path in Path("/proc/self/task").glob("*/comm"):
+        with contextlib.suppress(OSError):  # it ended between the two looks
+            found.append(path.read_text())
+    return found
+
+
 def main() -> None:
     from privkt.dpsgd import TrainingError
     from privkt.privacy import Budget, Ledger
 
     torch.set_num_threads(1)
+    # Before the group exists: torch.distributed.nn, which peft and transformers import, keeps the group it finds as a
+    # default argument; the group's threads then outlive destroy_process_group and may abort the ending interpreter.
+    dp = helpers()
     dist.init_process_group("gloo")
-    rank, dp = dist.get_rank(), helpers()
+    rank = dist.get_rank()
     model = dp.make("llama-lora")
     changes: dict[str, Any] = {"model": model}
     if MODE == "keys":
@@ -56,6 +69,8 @@ def main() -> None:
         found = {"error": type(error).__name__, "message": str(error)}
     (FOLDER / f"found-{rank}.json").write_text(json.dumps(found))
     dist.destroy_process_group()
+    left = [name for name in threads() if name.startswith("pt_gloo")]
+    assert not left, f"the process group outlived its end: {left}"
 
 
 if __name__ == "__main__":
