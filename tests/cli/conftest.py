@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+sys.path.insert(0, str(Path(__file__).parent))  # test_bad_input.py imports bad_input by name
+
 CANARY = "canary7f3a"
 FAULTY = Path(__file__).parents[1] / "openai_backend" / "faulty_server.py"
 LABELS = ["negative", "positive"]
