@@ -11,7 +11,7 @@ from privkt.privacy import Release
 from privkt_transformers import loop
 from privkt_transformers.adapters import adapter_files, read_adapter, write_adapter
 from privkt_transformers.checkpoints import Checkpoint
-from privkt_transformers.examples import encode_examples, row_losses
+from privkt_transformers.examples import Row, encode_examples, row_losses
 from privkt_transformers.options import LoraOptions
 from privkt_transformers.private import train_privately
 from privkt_transformers.saving import save_network
@@ -51,6 +51,29 @@ def train_causal(
     )
 
 
+def train_rows(
+    backend: TransformersBackend,
+    trained: Trainable,
+    rows: Sequence[Row],
+    examples: Sequence[Example],
+    recipe: Recipe,
+    checkpoint: Checkpoint,
+    progress: Progress,
+) -> None:
+    """Plain next-token training of encoded examples, each with its own weight."""
+    work = loop.Work(
+        trained.parameters,
+        lambda part: row_losses(trained.loaded, [rows[i] for i in part]),
+        [example.weight for example in examples],
+        [len(row.ids) for row in rows],
+        trained.loaded.device,
+        autocast=backend.computes_in_bfloat16 and trained.wrapped is None,
+    )
+    loop.run(
+        work, recipe, checkpoint, progress.task(f"training {backend.name}", loop.steps_of(recipe, len(rows)), "steps")
+    )
+
+
 def _plainly(
     backend: TransformersBackend,
     examples: Sequence[Example],
@@ -64,16 +87,7 @@ def _plainly(
         base = backend.base_for(float32=needs_float32(recipe, lora))
         rows = encode_examples(base, examples, recipe)
         trained = trainable_copy(base, recipe, lora)
-        work = loop.Work(
-            trained.parameters,
-            lambda part: row_losses(trained.loaded, [rows[i] for i in part]),
-            [example.weight for example in examples],
-            [len(row.ids) for row in rows],
-            base.device,
-            autocast=backend.computes_in_bfloat16 and lora is None,
-        )
-        task = progress.task(f"training {backend.name}", loop.steps_of(recipe, len(rows)), "steps")
-        loop.run(work, recipe, checkpoint, task)
+        train_rows(backend, trained, rows, examples, recipe, checkpoint, progress)
         checkpoint.finish(lambda place: _write(trained, place, backend))
     return read_adapter(checkpoint.result) if lora is not None else Model(checkpoint.result)
 

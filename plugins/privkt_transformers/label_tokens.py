@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from privkt.contracts import Adapter, Example, Model, Privacy, Progress, Recipe
 from privkt.privacy import RefusedInput, Release
-from privkt_transformers import loop
+from privkt_transformers.causal import train_rows
 from privkt_transformers.checkpoints import Checkpoint
 from privkt_transformers.classification import cued
 from privkt_transformers.examples import encode_examples, row_losses
@@ -80,14 +80,5 @@ def train_label_tokens(
         write(place)
         return release.map(lambda _, at: Model(Path(at)), public={"at": str(place)})
     assert checkpoint is not None
-    work = loop.Work(
-        trained.parameters,
-        lambda part: row_losses(trained.loaded, [rows[i] for i in part]),
-        [example.weight for example in examples],
-        [len(row.ids) for row in rows],
-        base.device,
-        autocast=backend.computes_in_bfloat16 and lora is None,
-    )
-    task = progress.task(f"training {backend.name}", loop.steps_of(recipe, len(rows)), "steps")
-    loop.run(work, recipe, checkpoint, task)
+    train_rows(backend, trained, rows, examples, recipe, checkpoint, progress)
     return Model(checkpoint.finish(write))
