@@ -44,6 +44,7 @@ from privkt.contracts.method import (
     server_step,
 )
 from privkt.contracts.progress import NoProgress, Progress, ProgressTask
+from privkt.contracts.tokens import TokenMechanism
 
 __all__ = [
     "Adapter",
@@ -87,6 +88,7 @@ __all__ = [
     "State",
     "Step",
     "Texts",
+    "TokenMechanism",
     "TrainingPlan",
     "TransferMethod",
     "client_step",

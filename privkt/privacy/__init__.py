@@ -18,6 +18,7 @@ from privkt.privacy.accounting import (
     zcdp_event,
 )
 from privkt.privacy.budget import Budget
+from privkt.privacy.certificate import Certificate, DocumentCost, document_cost
 from privkt.privacy.errors import (
     BudgetExceeded,
     ChargeConflict,
@@ -44,10 +45,12 @@ __all__ = [
     "Budget",
     "BudgetExceeded",
     "Cap",
+    "Certificate",
     "Charge",
     "ChargeConflict",
     "ChargeStatus",
     "DataChanged",
+    "DocumentCost",
     "Guarantee",
     "InvalidBudget",
     "InvalidEvent",
@@ -76,6 +79,7 @@ __all__ = [
     "compose",
     "default_delta",
     "delta_at",
+    "document_cost",
     "epsilon",
     "event_from_json",
     "event_to_json",

@@ -1,0 +1,60 @@
+"""Mechanisms that replace tokens of a public vocabulary one by one."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Hashable, Mapping
+from typing import TYPE_CHECKING
+
+from privkt.contracts.mechanism import Mechanism
+from privkt.privacy import Certificate, RefusedInput
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+class TokenMechanism(Mechanism[int, int]):
+    """Draws a token of a public vocabulary of `size` for each token, every one independently of all others.
+
+    Guarantee: `certificate` between any two inputs in [0, size); for a document see privkt.privacy.document_cost.
+        Vocabulary, vectors and every setting are public: nothing of them is learnt from the texts (relation local).
+    Edge cases: equal ids in one call draw independently. A token is never passed through and never deleted.
+    """
+
+    size: int = 0
+
+    @property
+    @abstractmethod
+    def certificate(self) -> Certificate:
+        """What one draw costs, of the weights that are really sampled."""
+
+    @abstractmethod
+    def sample_ids(self, ids: NDArray[np.int64]) -> NDArray[np.int64]:
+        """One fresh draw for each id, with secure randomness and no accounting.
+
+        Shapes: any; the result has the same. Raises: RefusedInput, for an id outside [0, size).
+        """
+
+    @abstractmethod
+    def probabilities(self, ids: NDArray[np.int64]) -> NDArray[np.float64]:
+        """The law really sampled, a row an id. Shapes: ids [n]; result [n, size], each row sums to 1."""
+
+    def sample(self, value: int) -> int:
+        import numpy as np
+
+        return int(self.sample_ids(np.asarray([value], dtype=np.int64))[0])
+
+    def distribution(self, value: int) -> Mapping[Hashable, float]:
+        import numpy as np
+
+        row = self.probabilities(np.asarray([value], dtype=np.int64))[0]
+        return {token: float(mass) for token, mass in enumerate(row)}
+
+    def need_ids(self, ids: NDArray[np.int64]) -> None:
+        """Raises RefusedInput for anything that is not an id; the message does not repeat it."""
+        if ids.dtype.kind not in "iu" or (ids.size and (int(ids.min()) < 0 or int(ids.max()) >= self.size)):
+            raise RefusedInput(
+                f"{self.name}: ids must be whole numbers in [0, {self.size}), got others; map the text into the "
+                "vocabulary first"
+            )
