@@ -8,6 +8,11 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# A machine under load is slow at everything; what a test computes is what it is about.
+settings.register_profile("privkt", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("privkt")
 
 
 @pytest.fixture(autouse=True)

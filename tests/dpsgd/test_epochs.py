@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -21,7 +21,6 @@ def _epoch(sampler, epoch):
 
 
 @given(size=st.integers(1, 60), data=st.data())
-@settings(deadline=None)
 def test_every_unit_is_in_one_step_of_each_epoch(size, data):
     bins = data.draw(st.integers(1, size))
     for sampler in (BallsInBinsSampler(size, bins, KEY), FixedOrderSampler(size, bins, 3, KEY)):

@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from privkt.dpsgd import RefusedTraining
@@ -49,7 +49,6 @@ def test_the_same_step_gives_the_same_rows():
 
 
 @given(counts=st.lists(st.integers(0, 6), min_size=1, max_size=12), users=st.integers(1, 4), step=st.integers(0, 50))
-@settings(deadline=None)
 def test_microbatches_hold_whole_users_in_one_shape(counts, users, step):
     ends = np.cumsum([0, *counts])
     sampler = _sampler([list(range(a, b)) for a, b in itertools.pairwise(ends)])

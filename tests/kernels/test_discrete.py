@@ -24,7 +24,7 @@ def noise(count: int, sigma: float, step: int = 0, offset: int = 0) -> torch.Ten
     return discrete_gaussian_(torch.empty(count, dtype=torch.int64), sigma, KEY, step, offset)
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(
     st.sampled_from(SIGMAS), st.integers(0, 2**64 - 1), st.integers(0, 2**46 - 10), st.binary(min_size=32, max_size=32)
 )
@@ -134,7 +134,6 @@ def test_what_the_accountant_is_told() -> None:
             accounted_sigma(refused)
 
 
-@settings(deadline=None)
 @given(st.floats(2.0**-6, 2.0**39))
 def test_a_deviation_is_rounded_up_by_little(sigma: float) -> None:
     near = representable_sigma(sigma)

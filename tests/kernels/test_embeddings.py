@@ -12,7 +12,7 @@ from hypothesis.extra import numpy as hnp
 from privkt.kernels import clip_factors, clipped_embedding_sum, embedding_sqnorms, grid_scale, native
 
 pytestmark = pytest.mark.usefixtures("implementation")
-SHARED = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+SHARED = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 ELEMENTS = st.floats(-8, 8, width=32) | st.floats(width=32, allow_nan=False, allow_infinity=False)
 ROWS = 11
 

@@ -12,7 +12,7 @@ from hypothesis.extra import numpy as hnp
 from privkt.kernels import clip_factors, row_sqnorms
 
 pytestmark = pytest.mark.usefixtures("implementation")
-SHARED = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+SHARED = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 MAX_NORMS = st.floats(2.0**-60, 2.0**60)
 WIDTHS = st.sampled_from([1, 2, 3, 31, 32, 33, 97])

@@ -12,7 +12,7 @@ from privkt.kernels import _schema, clipped_product_sum, gemm, head, product_sqn
 from privkt.kernels.head import HeadGradient, head_gradient, linear_cross_entropy
 
 pytestmark = pytest.mark.usefixtures("implementation")
-SHARED = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+SHARED = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 MAPS: list[dict[str, Any]] = [{}, {"softcap": 2.5}, {"scale": 0.2}, {"softcap": 4.0, "scale": -1.5}]
 
 

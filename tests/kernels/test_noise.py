@@ -19,7 +19,7 @@ from privkt.kernels.reference_noise import exact_value, normals_added
 
 KEY = bytes(range(32))
 LAST = 2**64 - 1
-SHARED = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+SHARED = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 # RFC 8439: section 2.3.2, then appendix A.1, test vectors 1 to 5.
 RFC_8439 = [

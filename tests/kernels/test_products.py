@@ -22,7 +22,7 @@ from privkt.kernels import (
 )
 from privkt.kernels.reference_products import fused, product_rows
 
-SHARED = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+SHARED = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 both = pytest.mark.usefixtures("implementation")
 FINITE = st.floats(width=32, allow_nan=False, allow_infinity=False)
 # The second crosses a block of columns, the third a chunk of steps, the fourth is wider than tall, the last is not.

@@ -12,7 +12,7 @@ from hypothesis.extra import numpy as hnp
 from privkt.kernels import clip_and_sum, clip_factors, clipped_sum, row_sqnorms, sum_slack
 
 pytestmark = pytest.mark.usefixtures("implementation")
-SHARED = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+SHARED = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 ELEMENTS = st.floats(-8, 8, width=32) | st.floats(width=32, allow_nan=False, allow_infinity=False)
 

@@ -22,7 +22,7 @@ def use_threads() -> Iterator[Callable[[int], None]]:
     torch.set_num_threads(before)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(total=st.integers(0, 70), grain=st.integers(1, 80), count=st.integers(1, 7))
 def test_every_item_is_covered_once_in_ranges_of_the_grain(use_threads, total: int, grain: int, count: int) -> None:
     use_threads(count)

@@ -25,7 +25,7 @@ from privkt.kernels import (
 )
 
 pytestmark = pytest.mark.usefixtures("implementation")
-SHARED = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+SHARED = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 Tied = tuple[Tensor, Tensor, Tensor, Tensor]  # ids, grad, left, right
 
 

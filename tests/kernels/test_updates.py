@@ -36,7 +36,7 @@ def vectors(count: int, seed: int, dtype: torch.dtype = torch.float32) -> list[t
     return [param.to(dtype), first, second.abs(), total.double() * 3]
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(
     st.sampled_from([torch.float32, torch.bfloat16]),
     st.sampled_from([0, 1, 5, 1023, 1025, 3000]),
@@ -57,7 +57,7 @@ def test_sgd_has_the_bits_of_the_reference(dtype, count, nesterov, first, moment
     assert all(torch.equal(a, b) for a, b in zip(got, expected, strict=True) if a is not None)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(
     st.sampled_from([torch.float32, torch.bfloat16]),
     st.sampled_from([0, 1, 5, 1023, 1025, 3000]),

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from privkt_openai.answers import Useless, read_embeddings, read_generation, read_token_logprobs
 from privkt_openai.scoring import read_score, read_score_by_count
@@ -80,7 +80,6 @@ json_values = st.recursive(
 )
 
 
-@settings(deadline=None)
 @given(json_values)
 def test_no_json_does_more_than_be_useless(reply):
     for read in (

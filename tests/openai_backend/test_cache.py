@@ -41,7 +41,7 @@ def test_no_folder_keeps_nothing():
     assert not cache.kept
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.integers(0, 400), st.binary(max_size=5).filter(lambda noise: b"\n" not in noise))
 def test_a_cut_at_any_byte_costs_at_most_the_last_line(tmp_path_factory, cut, noise):
     folder = tmp_path_factory.mktemp("cut")

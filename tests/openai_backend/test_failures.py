@@ -8,7 +8,7 @@ import traceback
 from datetime import UTC, datetime
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from privkt_openai.failures import Failure, ServerFailed, Trouble, explain, seconds_to_wait
 from privkt_openai.options import Options
@@ -151,7 +151,6 @@ def test_retry_after_is_a_number_or_a_date(header, seconds):
     assert seconds_to_wait(header, NOW) == seconds
 
 
-@settings(deadline=None)
 @given(
     trouble=st.sampled_from(Trouble),
     status=st.integers(300, 599),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from privkt_openai.options import Options
 from privkt_openai.questions import question, repetitions
@@ -62,7 +62,6 @@ def test_no_seed_sends_none():
 prompts = st.lists(st.sampled_from(["a", "b", (ChatTurn("user", "a"),), (ChatTurn("system", "a"),)]), max_size=12)
 
 
-@settings(deadline=None)
 @given(prompts)
 def test_repetitions_make_every_question_of_a_call_distinct(asked):
     counts = repetitions(asked)

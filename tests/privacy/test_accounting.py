@@ -159,7 +159,7 @@ def test_replace_one_is_within_group_privacy_of_two():
     st.sampled_from([(0.1, 0.5), (0.3, 1.0), (0.7, 2.0)]),
     st.floats(min_value=0, max_value=2),
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_no_pair_in_the_clip_ball_is_worse_than_opposites(angle, long, short, setting, eps):
     """docs/proofs/accounting.md, on a grid in the plane: any x, x' in the ball against x = -x' on its rim."""
     rate, noise = setting

@@ -70,7 +70,7 @@ def test_means_are_kept_and_variance_hardly_grows(noise, bins):
     st.integers(min_value=1, max_value=300),
     st.floats(min_value=0, max_value=3),
 )
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 def test_coarse_cells_only_raise_delta_and_one_bin_is_the_worst(noise, bins, eps):
     fine, coarse = hockey_sticks(noise, bins, eps), hockey_sticks(noise, bins, eps, allocation.FEW_CELLS)
     for a, b in zip(fine, coarse, strict=True):
@@ -80,7 +80,6 @@ def test_coarse_cells_only_raise_delta_and_one_bin_is_the_worst(noise, bins, eps
 
 
 @given(st.lists(st.floats(min_value=0.01, max_value=20), min_size=1, max_size=30), st.floats(0.0, 25.0))
-@settings(deadline=None)
 def test_a_split_keeps_mass_and_mean_and_raises_every_hockey_stick(values, at):
     points, values = np.concatenate([[0.0], np.geomspace(0.005, 40, 60)]), np.array(values)
     weights, masses = np.full(len(values), 1 / len(values)), np.zeros(61)

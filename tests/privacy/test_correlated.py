@@ -68,7 +68,7 @@ def test_decreasing_columns_reach_the_bound(coefficients, separation, count):
     st.integers(min_value=1, max_value=7),
     st.integers(min_value=1, max_value=3),
 )
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_no_schedule_exceeds_the_bound_whatever_the_coefficients(rest, separation, count):
     coefficients = (1.0, *rest)
     assert _worst(_dense(coefficients, 7), separation, count) <= sensitivity(coefficients, 7, separation, count)
@@ -89,7 +89,6 @@ def test_a_sensitivity_of_one_participation_would_not_cover_two():
 @given(
     st.integers(min_value=1, max_value=11), st.sampled_from([cgd_coefficients(0.8), banded_square_root_coefficients(5)])
 )
-@settings(deadline=None)
 def test_forgetting_old_noise_never_raises_the_sensitivity(at, coefficients):
     assert survives_a_restart(coefficients)
     c = _dense(coefficients, 12)

@@ -298,7 +298,7 @@ def test_fingerprints_are_keyed_and_see_boundaries(tmp_path):
 
 
 @given(st.lists(st.integers(min_value=1, max_value=400), min_size=1, max_size=8))
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_the_basic_filter_adds_what_was_written_and_never_passes_the_cap(tmp_path_factory, hundredths):
     ledger = make(tmp_path_factory.mktemp("state"))
     accepted = Fraction(0)

@@ -69,7 +69,7 @@ def test_a_failure_at_any_call_keeps_the_old_file_and_no_rest(tmp_path, monkeypa
     assert [p.name for p in tmp_path.iterdir() if p.name.startswith(".")] == []
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.binary(max_size=200), st.integers(1, 7))
 def test_short_writes_are_continued(tmp_path_factory, data, step):
     real = os.write
@@ -80,7 +80,7 @@ def test_short_writes_are_continued(tmp_path_factory, data, step):
     assert path.read_bytes() == data
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(st.dictionaries(st.text(max_size=3), st.integers(), max_size=2), max_size=4), st.data())
 def test_a_cut_line_costs_only_itself(tmp_path_factory, values, data):
     path = tmp_path_factory.mktemp("l") / "lines"

@@ -42,7 +42,7 @@ def test_messages_come_back_equal(state, value):
 text = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(first=st.lists(text, max_size=4), second=st.lists(text, max_size=4))
 def test_the_same_name_replaces(tmp_path_factory, first, second):
     folder = tmp_path_factory.mktemp("s") / "state"

@@ -13,9 +13,6 @@ from privkt.contracts import Adapter, Model, Outcome, SoftPrompt, Texts
 from privkt.runtime import wire
 from privkt.runtime.errors import WireError
 
-settings.register_profile("wire", deadline=None)  # the first call imports Arrow
-settings.load_profile("wire")
-
 text = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
 LORA = {"peft_type": "LORA", "task_type": "CAUSAL_LM", "r": 4, "lora_alpha": 8, "target_modules": ["q", "v"]}
 PROMPT = {"peft_type": "PROMPT_TUNING", "task_type": "CAUSAL_LM", "num_virtual_tokens": 3, "token_dim": 4}

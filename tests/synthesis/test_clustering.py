@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from privkt.synthesis.clustering import capped_kmeans
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.integers(0, 40), st.integers(1, 7), st.integers(0, 3), st.booleans())
 def test_every_row_once_and_no_cluster_over_the_cap(n, size, seed, equal):
     vectors = np.zeros((n, 3)) if equal else np.random.default_rng(seed).normal(size=(n, 3))
