@@ -1,6 +1,6 @@
 """Exact per-sample gradients from one ordinary backward pass.
 
-While a microbatch is open, every ruled layer runs on detached parameters and its output passes through `_Tap`, whose
+While a microbatch is open, every ruled layer runs on detached parameters and its output passes through a `Tap`, whose
 backward hands the gradient of that output to the rule. Autograd thus never builds a weight gradient. A parameter's
 gradient is stored as rows, or kept as the tensors it is a product of (privkt.dpsgd.modes says when). B is the length of
 the loss vector, never a layer's first dimension.
@@ -22,31 +22,14 @@ from privkt.dpsgd.errors import RefusedTraining, TrainingError
 from privkt.dpsgd.fallback import Call, FallbackRule
 from privkt.dpsgd.gathering import Arrangements, Gathering
 from privkt.dpsgd.gradients import RowStore, SampleGradients
+from privkt.dpsgd.layers import LinearRule
 from privkt.dpsgd.layout import Layout, PromptSite, Site, Slot, lay_out
 from privkt.dpsgd.modes import Force
 from privkt.dpsgd.rules import LayerMisuse, RepeatedRule, parameter_of
+from privkt.dpsgd.taps import Tap, stand_in
+from privkt.kernels import linear_cross_entropy
 
 _HALF = (torch.bfloat16, torch.float16)
-
-
-class _Tap(torch.autograd.Function):
-    """The identity on the first `count` tensors; its backward hands their gradients on, and to `add` with the others.
-
-    Saved tensors go through autograd, so checkpointing recomputes them like any other activation. `anchor` requires a
-    gradient, so that the first trainable layer of a frozen model is reached.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, anchor: Tensor, add: Callable[..., None], count: int, *tensors: Tensor) -> tuple[Tensor, ...]:
-        ctx.add = add
-        ctx.save_for_backward(*tensors[count:])
-        return tuple(x.view_as(x) for x in tensors[:count])
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
-        kept = ctx.saved_tensors  # read once: checkpointing recomputes on the first reading and frees afterwards
-        ctx.add(kept, *grads)
-        return (None, None, None, *grads, *(None for _ in kept))
 
 
 class Engine:
@@ -78,8 +61,10 @@ class Engine:
         self._modes: dict[str, str] = {}
         self._disagree: list[tuple[Site, Tensor]] = []
         # Made once, or torch.compile would compile again for every microbatch; it runs them as they are.
-        self._forwards = [(site.module, _uncompiled(self._forward(site))) for site in self.layout.sites]
-        self._get_prompts = [(prompt.owner, _uncompiled(self._get_prompt(prompt))) for prompt in self.layout.prompts]
+        self._forwards = [
+            (site.module, stand_in(self._forward(site), losses=self._head_losses(site))) for site in self.layout.sites
+        ]
+        self._get_prompts = [(prompt.owner, stand_in(self._get_prompt(prompt))) for prompt in self.layout.prompts]
         self._checkpointing = [module for module in model.modules() if hasattr(module, "gradient_checkpointing")]
 
     @property
@@ -165,7 +150,7 @@ class Engine:
     def _anchor_output(self, module: nn.Module, args: Any, output: Tensor) -> Tensor:
         if output.requires_grad or not torch.is_grad_enabled():
             return output
-        return _Tap.apply(self._anchor, lambda kept, grad: None, 1, output)[0]
+        return Tap.apply(self._anchor, lambda kept, grad: None, 1, output)[0]
 
     def _need_same_parameters(self) -> None:
         """A layer unfrozen later would get an ordinary gradient; one frozen later could lose a part unnoticed."""
@@ -297,9 +282,37 @@ class Engine:
             def add(kept: tuple[Tensor, ...], grad: Tensor) -> None:
                 gathering.arrive(site, kept, grad)
 
-            return _Tap.apply(self._anchor, add, 1, output, *kept)[0]
+            return Tap.apply(self._anchor, add, 1, output, *kept)[0]
 
         return forward
+
+    def _head_losses(self, site: Site) -> Callable[..., Tensor] | None:
+        """What the losses of a trained head go through while a microbatch is open, so that no logits are made."""
+        if not isinstance(site.rule, LinearRule) or not set(site.slots) <= {"weight", "bias"}:
+            return None
+        module = site.module
+
+        def losses(hidden: Tensor, labels: Tensor, **options: Any) -> Tensor:
+            gathering = self._current()
+            if hidden.shape[0] != gathering.samples:
+                came = f"got {hidden.shape[0]}"
+                raise self._misused(site, LayerMisuse(f"its input must have {gathering.samples} samples, {came}"))
+            gathering.note_head(site, hidden, recorded=torch.is_grad_enabled())
+            if torch.is_grad_enabled():
+                self._note_precision(hidden)
+                hidden = Tap.apply(self._anchor, lambda kept, grad: None, 1, hidden)[0]
+            weight, bias = parameter_of(module, "weight"), parameter_of(module, "bias")
+            assert weight is not None
+            return linear_cross_entropy(
+                hidden,
+                weight.detach(),
+                labels,
+                None if bias is None else bias.detach(),
+                watch=lambda gradient: gathering.arrive_head(site, gradient),
+                **options,
+            )
+
+        return losses
 
     def _forward_without_rule(self, site: Site) -> Callable[..., Any]:
         shared: set[int] = set()
@@ -327,7 +340,7 @@ class Engine:
                 agrees = call.rows(kept[:entered], kept[entered:], grads, take)
                 self._disagree.append((site, ~agrees))
 
-            tapped = _Tap.apply(self._anchor, add, len(outputs), *outputs, *inputs, *outputs)
+            tapped = Tap.apply(self._anchor, add, len(outputs), *outputs, *inputs, *outputs)
             return call.output(tapped)
 
         return forward
@@ -365,7 +378,7 @@ class Engine:
         def add(kept: tuple[Tensor, ...], grad: Tensor) -> None:
             gathering.arrive_rows(slot, grad)
 
-        return _Tap.apply(self._anchor, add, 1, expanded)[0]
+        return Tap.apply(self._anchor, add, 1, expanded)[0]
 
     def _misused(self, site: Site, misuse: LayerMisuse) -> RefusedTraining:
         return RefusedTraining(
@@ -378,12 +391,6 @@ class Engine:
         if found and bool(torch.stack([disagrees for _, disagrees in found]).any()):
             site = next(site for site, disagrees in found if bool(disagrees))
             raise self._misused(site, LayerMisuse("run again for one sample alone it must give the same output"))
-
-
-def _uncompiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """`function` as it is, where the model around it is compiled: what it writes down must happen every time."""
-    uncompiled: Callable[..., Any] = torch.compiler.disable(function, reason="it gathers per-sample gradients")
-    return uncompiled
 
 
 def _reentrant(module: nn.Module) -> bool:

@@ -15,14 +15,18 @@ from privkt.dpsgd.modes import (
     IN_PRODUCTS,
     IN_ROWS,
     IN_SEGMENTS,
+    IN_SLICES,
     Arrangement,
     Force,
     Use,
     arrange,
+    head_use,
     product_use,
     segments_use,
 )
 from privkt.dpsgd.rules import working
+from privkt.dpsgd.slices import HeadSlices
+from privkt.kernels.head import HeadGradient
 
 _MANY = 2**16
 
@@ -106,6 +110,14 @@ class Gathering:
             self._uses += self._arrangements.uses(site, kept, output)
             (self._recorded if recorded else self._unrecorded).add(site.name)
 
+    def note_head(self, site: Site, hidden: Tensor, *, recorded: bool) -> None:
+        """A trained head's losses were made from its input [B, T, d]."""
+        if self._mask is None:
+            states = by_unit(hidden.detach(), self._records).flatten(1, -2)
+            for name, slot in site.slots.items():
+                self._uses.append(head_use(slot.name, states) if name == "weight" else Use(slot.name, "rows"))
+            (self._recorded if recorded else self._unrecorded).add(site.name)
+
     @property
     def silent(self) -> set[str]:
         """Layers and parameters that were used, but never so that a gradient could arrive."""
@@ -154,6 +166,24 @@ class Gathering:
             else:
                 self._refuse(slot)
 
+    def arrive_head(self, site: Site, gradient: HeadGradient) -> None:
+        """What a trained head's gradient is made of."""
+        self._recorded.add(site.name)
+        modes = self.arrangement.modes
+        stored = {name: self._row(slot) for name, slot in site.slots.items() if modes[slot.name] in IN_ROWS}
+        if stored:
+            slices = HeadSlices(self._positions_of_units)
+            slices.add(gradient)
+            slices.add_rows(stored.get("weight"), stored.get("bias"))
+        for name, slot in site.slots.items():
+            if name in stored:
+                continue
+            if modes[slot.name] not in IN_SLICES:
+                self._refuse(slot)
+            own = self._kept.setdefault(slot.name, Kept())
+            own.head = own.head or HeadSlices(self._positions_of_units)
+            own.head.add(gradient)
+
     def arrive_rows(self, slot: Slot, grads: Tensor) -> None:
         """The gradient of each sample by itself, [B, *shape of the parameter]."""
         self._recorded.add(slot.name)
@@ -197,6 +227,9 @@ class Gathering:
         _need_samples_first(x, self.samples)
         mask = self._mask.view(-1, *(1 for _ in x.shape[1:]))
         return by_unit(x.masked_fill(~mask, 0), self._records)
+
+    def _positions_of_units(self, x: Tensor) -> Tensor:
+        return self._of_units(x).flatten(1, -2) if self._pooled else x
 
     def _row(self, slot: Slot) -> Tensor:
         if slot.name not in self._store.views:

@@ -13,6 +13,7 @@ from privkt import kernels
 from privkt.dpsgd.errors import RefusedTraining, TrainingError
 from privkt.dpsgd.layout import Layout
 from privkt.dpsgd.modes import IN_ROWS, Arrangement
+from privkt.dpsgd.slices import KERNEL_DTYPES, HeadSlices
 
 Groups = Sequence[Sequence[str]]
 
@@ -60,10 +61,12 @@ class Kept:
     """What the backward pass brought for one parameter without rows: one entry a use, with its version when it came.
 
     Shapes: products: left [B, T, p], right [B, T, d]; segments: ids [B, T], grad [B, T, d], padding_idx.
+    head: what a trained head's products are made of, slice by slice.
     """
 
     products: list[tuple[Tensor, Tensor]] = field(default_factory=list)
     segments: list[tuple[Tensor, Tensor, int | None]] = field(default_factory=list)
+    head: HeadSlices | None = None
     _versions: list[tuple[Tensor, int]] = field(default_factory=list)
 
     def add_product(self, left: Tensor, right: Tensor) -> None:
@@ -163,6 +166,8 @@ class SampleGradients:
                 part = total[self._slots[name].start : self._slots[name].stop]
                 for left, right in kept.products:
                     kernels.clipped_product_sum(left, right, own, self._mask, out=part, **grid)
+                if kept.head is not None:
+                    kept.head.add_clipped(part, own, self._mask, **grid)
                 for ids, grad, padding in kept.segments:
                     kernels.clipped_embedding_sum(ids, grad, own, self._mask, padding_idx=padding, out=part, **grid)
 
@@ -221,6 +226,14 @@ class SampleGradients:
 
     def _add_sqnorms(self, name: str, kept: Kept, out: Tensor) -> None:
         mode, mask = self._arrangement.modes[name], self._mask
+        if kept.head is not None:
+            if not kept.segments:
+                kept.head.add_sqnorms(mask, out)
+                return
+            width = self._slots[name].parameter.numel()
+            ids, grad, padding = kept.segments[0]
+            out += kept.head.sqnorms_tied(ids, grad, mask, padding, width=width)
+            return
         if kept.products and kept.segments:
             (left, right), (ids, grad, padding) = kept.products[0], kept.segments[0]
             words = kernels.embedding_sqnorms(ids, grad, mask, padding_idx=padding)
@@ -237,7 +250,7 @@ class SampleGradients:
 
 def _kernel_input(x: Tensor) -> Tensor:
     x = x.detach()  # or it would keep the graph alive
-    x = x if x.dtype in (torch.float32, torch.bfloat16) else x.float()
+    x = x if x.dtype in KERNEL_DTYPES else x.float()
     return x if x.stride(-1) == 1 or x.shape[-1] == 1 else x.contiguous()
 
 

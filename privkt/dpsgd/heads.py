@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from privkt.dpsgd.errors import RefusedTraining
+from privkt.dpsgd.taps import set_aside, stands_in
 from privkt.dpsgd.verify import undisturbed
 
 _CAPS = (
@@ -31,6 +32,7 @@ class HeadPath:
     """How the losses of a model are computed, and why.
 
     chunked: from the hidden states, without the batch's logits; otherwise from the logits that the model returns.
+    trained: the head is trained, and chunked only in a microbatch of private training, which takes its gradient apart.
     reason: one line for people. The logits are softcap tanh(scale x / softcap), x what `linear` returns.
     """
 
@@ -39,6 +41,7 @@ class HeadPath:
     linear: nn.Linear | None = field(default=None, repr=False)
     softcap: float | None = None
     scale: float | None = None
+    trained: bool = False
 
 
 _tried: WeakKeyDictionary[nn.Module, tuple[tuple[Any, ...], str]] = WeakKeyDictionary()
@@ -59,7 +62,7 @@ def head_path(model: nn.Module, samples: int = 1) -> HeadPath:
     if known is None or known[0] != key:
         known = key, _differs(model, found, samples)
         _tried[model] = known
-    return replace(found, chunked=False, reason=known[1], linear=None) if known[1] else found
+    return replace(found, chunked=False, reason=known[1], linear=None, trained=False) if known[1] else found
 
 
 def hidden_states(model: nn.Module, linear: nn.Linear, inputs: Mapping[str, Any]) -> Tensor:
@@ -93,14 +96,18 @@ def _by_structure(model: nn.Module) -> HeadPath:
     if any(hasattr(m, "_orig_mod") or m._compiled_call_impl is not None for m in (model, base)):
         return _ordinary("the model is compiled, so its head's input cannot be taken")
     get_head = getattr(base, "get_output_embeddings", None)
-    linear = get_head() if callable(get_head) else None
+    linear = _active(get_head()) if callable(get_head) else None
     if linear is None:
         return _ordinary("the model names no output embeddings")
     if type(linear) is not nn.Linear:
         return _ordinary(f"its head is a {type(linear).__name__}, not a plain Linear")
-    if any(p.requires_grad for p in linear.parameters()):
-        return _ordinary("its head is trained")
-    if "forward" in linear.__dict__ or linear._forward_hooks or linear._forward_pre_hooks or linear._backward_hooks:
+    trained = any(p.requires_grad for p in linear.parameters())
+    if (
+        ("forward" in linear.__dict__ and stands_in(linear) is None)
+        or linear._forward_hooks
+        or linear._forward_pre_hooks
+        or linear._backward_hooks
+    ):
         return _ordinary("something else is hooked to its head")
     if not linear.weight.is_floating_point() or linear.weight.is_meta:
         return _ordinary("its head's weight is not floating point in memory")
@@ -113,9 +120,22 @@ def _by_structure(model: nn.Module) -> HeadPath:
         scale *= 1.0 if value is None else value
     for value in divisors:
         scale /= 1.0 if value is None else value
-    parts = "its head is a plain, frozen Linear" + (f", logits times {scale:g}" if scale != 1 else "")
+    parts = f"its head is a plain, {'trained' if trained else 'frozen'} Linear" + (
+        f", logits times {scale:g}" if scale != 1 else ""
+    )
     parts += f", capped at {caps[0]:g}" if caps[0] else ""
-    return HeadPath(True, parts, linear, caps[0] or None, None if scale == 1 else scale)
+    return HeadPath(True, parts, linear, caps[0] or None, None if scale == 1 else scale, trained)
+
+
+def _active(head: Any) -> Any:
+    """The head itself where PEFT (modules_to_save) keeps a trained copy beside the first one."""
+    copies = getattr(head, "modules_to_save", None)
+    if not isinstance(copies, nn.ModuleDict):
+        return head
+    active = list(getattr(head, "active_adapters", ()))
+    if getattr(head, "disable_adapters", False) or not active:
+        return head.original_module
+    return copies[active[0]] if len(active) == 1 and active[0] in copies else head
 
 
 def _ordinary(reason: str) -> HeadPath:
@@ -143,7 +163,7 @@ def _differs(model: nn.Module, path: HeadPath, samples: int) -> str:
         return made_up[-1]
 
     try:
-        with undisturbed(model), torch.no_grad():
+        with undisturbed(model), set_aside(model), torch.no_grad():
             handle = linear.register_forward_hook(pretend)
             try:
                 logits = model(**inputs, use_cache=False).logits

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import torch
@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from privkt.dpsgd.heads import head_path, hidden_states
+from privkt.dpsgd.taps import stands_in
 from privkt.kernels import linear_cross_entropy
 
 IGNORED = -100
@@ -55,7 +56,9 @@ def causal_lm_losses_from_hidden(
     Shapes: inputs: what the model is called with, without labels; labels, mask: [B, T], as for `causal_lm_losses`; soft
         prompts may come before. Returns [B] float32 (float64 for a float64 model).
     Guarantee: `privkt.dpsgd.heads.head_path(model)` says which way is taken and why; both give the same losses and
-        gradients to rounding. In half precision and under autocast the chunked way computes its logits in float32.
+        gradients to rounding. A trained head is chunked while a microbatch of private training is open, whose engine
+        takes its gradient apart; elsewhere it needs autograd, and logits are made. In half precision and under autocast
+        the chunked way computes its logits in float32.
     Edge cases: as for `causal_lm_losses`; tokens without a label cost nothing.
     """
     if "labels" in inputs:
@@ -64,7 +67,8 @@ def causal_lm_losses_from_hidden(
             "pass them as the third argument"
         )
     path = head_path(model, samples=max(1, labels.shape[0]))
-    if path.linear is None:
+    losses = None if path.linear is None else _losses_of(path.linear, path.trained)
+    if path.linear is None or losses is None:
         return causal_lm_losses(model(**inputs, use_cache=False).logits, labels, mask, reduction=reduction)
     if mask is not None:
         labels = labels.masked_fill(mask == 0, IGNORED)
@@ -74,17 +78,25 @@ def causal_lm_losses_from_hidden(
             f"causal_lm_losses_from_hidden: hidden states must be [B, T, d] and labels [B, T], got "
             f"{tuple(hidden.shape)} and {tuple(labels.shape)}; give the labels of the same batch"
         )
-    hidden = hidden[:, hidden.shape[1] - labels.shape[1] :]
-    return linear_cross_entropy(
-        hidden[:, :-1],
-        path.linear.weight,
-        labels[:, 1:],
-        path.linear.bias,
+    # The labels move and not the states, which would be copied: the last position has none.
+    return losses(
+        hidden[:, hidden.shape[1] - labels.shape[1] :],
+        F.pad(labels[:, 1:], (0, 1), value=IGNORED),
         reduction=reduction,
         ignore_index=IGNORED,
         softcap=path.softcap,
         scale=path.scale,
     )
+
+
+def _losses_of(linear: nn.Linear, trained: bool) -> Callable[..., Tensor] | None:
+    """What gives the losses of hidden states; None where that would lose a trained head's gradient."""
+    if not (trained and torch.is_grad_enabled()):
+        bias = None if linear.bias is None else linear.bias.detach()
+        return lambda hidden, labels, **options: linear_cross_entropy(
+            hidden, linear.weight.detach(), labels, bias, **options
+        )
+    return getattr(stands_in(linear), "losses", None)
 
 
 def classification_losses(logits: Tensor, labels: Tensor) -> Tensor:

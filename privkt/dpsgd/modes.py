@@ -14,11 +14,12 @@ from torch import Tensor
 
 from privkt.dpsgd.layout import Layout
 
-Mode = Literal["rows", "gram", "tiles", "segments", "tied", "fallback", "unused"]
+Mode = Literal["rows", "gram", "tiles", "segments", "tied", "head", "fallback", "unused"]
 Force = Literal["rows", "kept"]
 IN_ROWS = ("rows", "fallback")
 IN_PRODUCTS = ("gram", "tiles", "tied")
 IN_SEGMENTS = ("segments", "tied")
+IN_SLICES = ("head", "tied")
 
 
 class Use(NamedTuple):
@@ -28,7 +29,7 @@ class Use(NamedTuple):
     """
 
     slot: str
-    form: Literal["rows", "product", "segments", "fallback"]
+    form: Literal["rows", "product", "segments", "head", "fallback"]
     positions: int = 0
     size: int = 0
 
@@ -49,9 +50,14 @@ def mode_of(shape: Sequence[int], uses: Sequence[Use], force: Force | None = Non
     once for norm and sum, but X and G were there to begin with, so 4 p d bytes stand against half of theirs. In float32
     that is d p <= T (d + p) / 2, which for LoRA of rank r is T >= 2 r (in bfloat16, 4 r). Norms of products by half
     Gram matrices (T^2 (p + d) operations) iff T < 2 d p / (d + p), otherwise tile by tile of the row (2 T p d).
-    Edge cases: a parameter with a use that is neither product nor segments has rows; several uses add their positions.
+    A trained head whose losses come from hidden states has the mode "head": products whose left side is made again in
+    slices (privkt.dpsgd.slices).
+    Edge cases: a parameter with a use that is neither product nor segments has rows, and so has a head that is used in
+    another way, too; several uses add their positions.
     """
     forms = {use.form for use in uses}
+    if "head" in forms:  # the model ran it on no positions, its losses on all
+        forms -= {"product"} if all(use.positions == 0 for use in uses if use.form == "product") else set()
     if not forms:
         return "rows" if force == "rows" else "unused"
     if "fallback" in forms:
@@ -61,8 +67,10 @@ def mode_of(shape: Sequence[int], uses: Sequence[Use], force: Force | None = Non
     p, d = shape
     if force is None and 2 * 4 * p * d <= sum(use.size for use in uses):
         return "rows"
-    if forms == {"segments"}:
-        return "segments"
+    if "head" in forms and "product" in forms:
+        return "rows"
+    if forms in ({"segments"}, {"head"}):
+        return "segments" if "segments" in forms else "head"
     if "segments" in forms:
         return "tied"
     return "gram" if sum(use.positions for use in uses) * (d + p) < 2 * d * p else "tiles"
@@ -91,6 +99,11 @@ def product_use(slot: str, left: Tensor, right: Tensor) -> Use:
 def segments_use(slot: str, ids: Tensor, grad: Tensor) -> Use:
     """What keeping ids [B, T] and grad [B, T, d] costs a sample."""
     return Use(slot, "segments", ids.shape[1], ids.shape[1] * (8 + grad.shape[2] * _width(grad)))
+
+
+def head_use(slot: str, hidden: Tensor) -> Use:
+    """What keeping a head's input [B, T, d] and two float64 values a position costs a sample."""
+    return Use(slot, "head", hidden.shape[1], hidden.shape[1] * (16 + hidden.shape[2] * _width(hidden)))
 
 
 def _width(x: Tensor) -> int:

@@ -290,7 +290,7 @@ class PrivateTraining:
     def causal_lm_losses(self, batch: Any, reduction: Literal["mean", "sum"] = "mean") -> Tensor:
         """Next-token loss of each sequence of a batch with input_ids, labels and maybe attention_mask; [B].
 
-        Logits are never made for the whole batch where the head is known and frozen (privkt.dpsgd.heads.head_path).
+        Logits are never made for the whole batch where the head is known (privkt.dpsgd.heads.head_path).
         """
         inputs = {name: value for name, value in batch.items() if name != "labels"}
         return per_sample.causal_lm_losses_from_hidden(self.model, inputs, batch["labels"], reduction=reduction)

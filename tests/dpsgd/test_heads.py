@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from torch import nn
 from transformers import (
     CohereConfig,
@@ -51,17 +52,34 @@ def test_a_frozen_linear_head_is_chunked(dp, name):
     assert (path.softcap, path.scale) == (None, None)
 
 
+@pytest.mark.parametrize("name", ["llama", "llama-tied", "gpt2-tied", "llama-lora-head"])
+def test_a_trained_linear_head_is_chunked_too(dp, name):
+    model = dp.make(name)
+    path = head_path(model)
+    assert (path.chunked, path.trained) == (True, True)
+    assert path.reason == "its head is a plain, trained Linear"
+    assert path.linear.weight.requires_grad
+
+
+def test_a_copy_of_the_head_counts_while_its_adapter_is_on(dp):
+    model = dp.make("llama-lora-head")
+    with model.disable_adapter():
+        assert head_path(model).linear is model.base_model.model.lm_head.original_module
+    assert head_path(model).linear is model.base_model.model.lm_head.modules_to_save["default"]
+
+
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        ("llama", "its head is trained"),
-        ("gpt2-tied", "its head is trained"),
-        ("llama-lora-head", "its head is a ModulesToSaveWrapper, not a plain Linear"),
+        ("lora", "its head is a Linear, not a plain Linear"),
         ("bert", "the model names no output embeddings"),
     ],
 )
 def test_other_models_say_why_not(dp, name, reason):
-    path = head_path(dp.make(name))
+    model = dp.make("llama" if name == "lora" else name)
+    if name == "lora":
+        model = get_peft_model(model, LoraConfig(r=2, target_modules=["lm_head"], task_type="CAUSAL_LM"))
+    path = head_path(model)
     assert (path.chunked, path.reason, path.linear) == (False, reason, None)
 
 
@@ -118,7 +136,7 @@ def test_a_head_unfrozen_later_is_noticed():
     model = frozen(LlamaForCausalLM(LlamaConfig(**TINY)))
     assert head_path(model).chunked
     model.lm_head.weight.requires_grad_()
-    assert head_path(model).reason == "its head is trained"
+    assert head_path(model).trained
 
 
 def test_trying_out_is_done_once_and_disturbs_nothing(dp):

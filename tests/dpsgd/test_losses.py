@@ -66,13 +66,15 @@ def test_classification_losses():
 
 
 CHUNKED = ["llama-lora", "llama-lora-bias", "llama-prompt", "llama-prefix", "gpt2-lora", "gpt2-prompt"]
+TRAINED = ["llama-lora-head", "gpt2-tied"]
 
 
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
-@pytest.mark.parametrize("name", [*CHUNKED, "llama-lora-head", "gpt2-tied"])
+@pytest.mark.parametrize("name", [*CHUNKED, *TRAINED])
 def test_losses_from_hidden_states_are_those_of_the_logits(dp, name, reduction):
     model = dp.make(name, torch.float64).eval()
-    assert head_path(model).chunked == (name in CHUNKED)
+    assert head_path(model).chunked
+    assert head_path(model).trained == (name in TRAINED)
     batch = dp.collate(dp.records(4))
     labels, inputs = batch["labels"], {key: batch[key] for key in ("input_ids", "attention_mask")}
     labels[1, 2] = -100

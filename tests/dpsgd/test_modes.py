@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from privkt.dpsgd.modes import mode_of, product_use, segments_use
+from privkt.dpsgd.modes import head_use, mode_of, product_use, segments_use
 
 
 def _product(positions, p, d, dtype=torch.float32):
@@ -48,6 +48,14 @@ def test_an_embedding_that_is_also_a_head_is_tied():
     uses = [_words(20, 64), _product(20, 1000, 64)]
     assert mode_of((1000, 64), uses) == "tied"
     assert mode_of((1000, 64), [*uses, _product(400, 1000, 64)]) == "rows"
+
+
+def test_a_head_on_hidden_states_is_made_in_slices():
+    head, empty = head_use("w", torch.empty(1, 20, 64, device="meta")), _product(0, 1000, 64)
+    assert mode_of((1000, 64), [head]) == mode_of((1000, 64), [empty, head]) == "head"
+    assert mode_of((1000, 64), [_words(20, 64), empty, head]) == "tied"
+    assert mode_of((1000, 64), [head, _product(5, 1000, 64)]) == "rows"
+    assert mode_of((1000, 64), [head], "rows") == "rows"
 
 
 def test_anything_else_has_rows():
