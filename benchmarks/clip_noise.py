@@ -1,26 +1,20 @@
 """Clip, sum and noise of one private step, side by side in one run: naive torch, Opacus, privkt's kernels.
 
-python benchmarks/clip_noise.py [--quick] [--threads N] [--out FILE]
+python benchmarks/clip_noise.py [--quick] [--rounds N] [--threads N] [--out FILE]
 
-Contenders take turns within each round, so that a busy machine slows all of them; with one thread the clock is that
-thread's processor time, which waiting for the processor does not count into. Where opacus can be imported its own
+Contenders take turns within each round, so that a busy machine slows all of them; with one thread the clock is the
+processor's own time, into which waiting does not count. Where opacus can be imported its own
 DPOptimizer runs; otherwise the same arithmetic, written out below, and the result says so. Opacus' secure noise
 wants the generator of torchcsprng, which no longer installs; torch's generator stands in, which is faster.
 """
 
 from __future__ import annotations
 
-import argparse
 import itertools
-import json
-import os
-import platform
-import statistics
-import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
+import measuring
 import torch
 from torch import Tensor
 
@@ -180,63 +174,28 @@ def phases(batch: int, shapes: list[tuple[int, ...]]) -> tuple[dict[str, Contend
     return table, plain.name, width
 
 
-def measure(contenders: Contenders, rounds: int, clock: Callable[[], float]) -> dict[str, dict[str, Any]]:
-    """Median and quartiles of each contender in milliseconds; ratios to Opacus are taken within each round."""
-    times: dict[str, list[float]] = {name: [] for name in contenders}
-    for _ in range(rounds + 1):
-        for name, call in contenders.items():
-            start = clock()
-            call()
-            times[name].append((clock() - start) * 1e3)
-    result = {}
-    for name, all_times in times.items():
-        kept = all_times[1:]  # the first round warms up
-        low, median, high = statistics.quantiles(kept, n=4)
-        ratios = [a / b for a, b in zip(kept, times["opacus"][1:], strict=True)]
-        result[name] = {
-            "median_ms": round(median, 4),
-            "quartiles_ms": [round(low, 4), round(high, 4)],
-            "ratio_to_opacus": round(statistics.median(ratios), 4),
-        }
-    return result
-
-
-def machine(threads: int) -> dict[str, Any]:
-    model = platform.processor() or platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        names = [x.split(":", 1)[1].strip() for x in cpuinfo.read_text().splitlines() if x.startswith("model name")]
-        model = names[0] if names else model
-    build = kernels.build_info()
+def measure(contenders: Contenders, rounds: int, clock: str) -> dict[str, dict[str, Any]]:
+    """Median and quartiles of each contender; ratios to Opacus are taken within each round."""
+    times = measuring.take_turns({name: measuring.timed(call, clock) for name, call in contenders.items()}, rounds)
     return {
-        "cpu": model,
-        "cores": os.cpu_count(),
-        "threads_torch": threads,
-        "threads_privkt": threads,
-        "torch": torch.__version__,
-        "privkt": build["version"],
-        "cpu_isa": build["cpu_isa"],
-        "compiler": build["compiler"],
+        name: {
+            **measuring.spread(seconds),
+            "ratio_to_opacus": measuring.median_ratio(seconds, times["opacus"]),
+        }
+        for name, seconds in times.items()
     }
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="tiny cases and few rounds: that it runs, not how fast")
-    parser.add_argument("--threads", type=int, default=1, help="threads of torch and of the kernels")
-    parser.add_argument("--out", type=Path, help="write the result as JSON")
-    options = parser.parse_args()
+    options = measuring.options(__doc__, rounds=25).parse_args()
+    rounds = 2 if options.quick else options.rounds
     torch.set_num_threads(options.threads)
-    clock = time.thread_time if options.threads == 1 else time.perf_counter
-    result: dict[str, Any] = {
-        "machine": machine(options.threads),
-        "clock": clock.__name__,
-        "rounds": 5 if options.quick else 25,
-        "cases": {},
-    }
+    clock = measuring.clock_of("cpu", options.threads)
+    machine = measuring.describe("cpu", options.threads, ("torch", "opacus"))
+    result: dict[str, Any] = {"machine": machine, "clock": clock, "load": measuring.load(), "cases": {}}
     for case, setting in (QUICK if options.quick else CASES).items():
         table, peer, width = phases(**setting)
-        measured = {phase: measure(contenders, result["rounds"], clock) for phase, contenders in table.items()}
+        measured = {phase: measure(contenders, rounds, clock) for phase, contenders in table.items()}
         described = {"batch": setting["batch"], "tensors": len(setting["shapes"]), "coordinates": width, "opacus": peer}
         result["cases"][case] = {**described, "phases": measured}
         print(
@@ -246,9 +205,9 @@ def main() -> None:
             for name, m in contenders.items():
                 low, high = m["quartiles_ms"]
                 spread = f"{m['median_ms']:9.3f} ms  [{low:.3f}, {high:.3f}]"
-                print(f"  {phase:13} {name:14} {spread:32} {m['ratio_to_opacus']:.2f} of opacus")
+                print(f"  {phase:15} {name:14} {spread:32} {m['ratio_to_opacus']:.2f} of opacus")
     if options.out:
-        options.out.write_text(json.dumps(result, indent=1) + "\n")
+        measuring.write(options.out, result)
 
 
 if __name__ == "__main__":

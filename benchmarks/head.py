@@ -1,31 +1,25 @@
 """Forward and backward of a language model's head: whole logits and cross-entropy, and privkt's chunked losses.
 
-python benchmarks/head.py [--quick] [--threads N] [--out FILE]
+python benchmarks/head.py [--quick] [--rounds N] [--threads N] [--out FILE]
 
 The head is frozen, as in LoRA and prompt tuning: what is timed gives one loss a sample and the gradient of the hidden
-states. Contenders take turns within each round; with one thread the clock is that thread's processor time, which
-waiting for the processor does not count into. Memory is the highest resident size above that before the call, each in
-a process of its own (Linux). "whole, one sample at a time" is what causal_lm_losses does with the model's logits.
+states. Contenders take turns within each round; with one thread the clock is the processor's own time, into which
+waiting does not count. Memory is the highest resident size above that before the call, each in a process of its own
+(Linux). "whole, one sample at a time" is what causal_lm_losses does with the model's logits.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
+import functools
 import multiprocessing
-import os
-import platform
-import statistics
-import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
+import measuring
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from privkt import kernels
 from privkt.kernels import linear_cross_entropy
 
 CASES = {
@@ -72,90 +66,57 @@ def step(losses: Callable[[Tensor, Tensor, Tensor], Tensor], hidden: Tensor, wei
     return hidden.grad
 
 
-def _resident(field: str) -> int:
-    """VmHWM (highest since the last reset) or VmRSS (now) of this process, in bytes. Linux only."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(field + ":"))
-
-
-def peak_memory(name: str, setting: dict[str, Any], threads: int) -> int:
-    """Bytes that a step needs beyond its inputs; run in a fresh process."""
+def peak_memory(name: str, setting: dict[str, Any], threads: int) -> float | None:
+    """MiB that a step needs beyond its inputs; run in a fresh process."""
     torch.set_num_threads(threads)
     step(CONTENDERS[name], *data(2, 8, 16, 100, 1.0))  # code and pools that come with the first call
     inputs = data(**setting)
-    Path("/proc/self/clear_refs").write_text("5")  # VmHWM starts again
-    before = _resident("VmRSS")
+    peak = measuring.Peak("cpu")
     step(CONTENDERS[name], *inputs)
-    return _resident("VmHWM") - before
+    return peak.mib()
 
 
 def measure(setting: dict[str, Any], rounds: int, threads: int) -> dict[str, dict[str, Any]]:
-    """Median and quartiles in milliseconds, and peak memory."""
-    clock = time.thread_time if threads == 1 else time.perf_counter
-    inputs = data(**setting)
-    times: dict[str, list[float]] = {name: [] for name in CONTENDERS}
-    for _ in range(rounds + 1):
-        for name, losses in CONTENDERS.items():
-            start = clock()
-            step(losses, *inputs)
-            times[name].append((clock() - start) * 1e3)
-    result = {}
-    for name, all_times in times.items():
-        kept = all_times[1:]  # the first round warms up
-        low, median, high = statistics.quantiles(kept, n=4)
-        ratios = [a / b for a, b in zip(kept, times[BASE][1:], strict=True)]
+    """Median, quartiles, peak memory, and both as shares of the first contender's."""
+    inputs, clock = data(**setting), measuring.clock_of("cpu", threads)
+    steps = {
+        name: measuring.timed(functools.partial(step, losses, *inputs), clock) for name, losses in CONTENDERS.items()
+    }
+    times = measuring.take_turns(steps, rounds)
+    result: dict[str, dict[str, Any]] = {}
+    for name, seconds in times.items():
         with multiprocessing.get_context("spawn").Pool(1) as pool:
             memory = pool.apply(peak_memory, (name, setting, threads))
         result[name] = {
-            "median_ms": round(median, 3),
-            "quartiles_ms": [round(low, 3), round(high, 3)],
-            "ratio": round(statistics.median(ratios), 4),
-            "peak_mib": round(memory / 2**20, 1),
+            **measuring.spread(seconds),
+            "ratio": measuring.median_ratio(seconds, times[BASE]),
+            "peak_mib": None if memory is None else round(memory, 1),
         }
+    base = result[BASE]["peak_mib"]
     for entry in result.values():
-        entry["memory_ratio"] = round(entry["peak_mib"] / max(result[BASE]["peak_mib"], 1e-9), 4)
+        entry["memory_ratio"] = round(entry["peak_mib"] / base, 4) if base else None
     return result
 
 
-def machine(threads: int) -> dict[str, Any]:
-    model = platform.processor() or platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        names = [x.split(":", 1)[1].strip() for x in cpuinfo.read_text().splitlines() if x.startswith("model name")]
-        model = names[0] if names else model
-    build = kernels.build_info()
-    return {
-        "cpu": model,
-        "cores": os.cpu_count(),
-        "threads": threads,
-        "torch": torch.__version__,
-        "privkt": build["version"],
-        "cpu_isa": build["cpu_isa"],
-        "compiler": build["compiler"],
-    }
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="a tiny case and few rounds: that it runs, not how fast")
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--threads", type=int, default=1, help="torch's threads, and the kernels'")
-    parser.add_argument("--out", type=Path, help="write the result as JSON")
-    options = parser.parse_args()
+    options = measuring.options(__doc__, rounds=7).parse_args()
     torch.set_num_threads(options.threads)
     rounds = 2 if options.quick else options.rounds
-    result: dict[str, Any] = {"machine": machine(options.threads), "rounds": rounds, "base": BASE, "cases": {}}
-    result["clock"] = "thread_time" if options.threads == 1 else "perf_counter"
+    machine = measuring.describe("cpu", options.threads)
+    result: dict[str, Any] = {"machine": machine, "load": measuring.load(), "base": BASE, "cases": {}}
+    result["clock"] = measuring.clock_of("cpu", options.threads)
     for case, setting in (QUICK if options.quick else CASES).items():
         measured = measure(setting, rounds, options.threads)
         result["cases"][case] = {**setting, "contenders": measured}
         print(case, setting)
         for name, m in measured.items():
             low, high = m["quartiles_ms"]
-            spread = f"{m['median_ms']:9.1f} ms [{low:.1f}, {high:.1f}], {m['ratio']:.2f} of the first"
-            print(f"  {name:28} {spread}; {m['peak_mib']:8.1f} MiB, {m['memory_ratio']:.2f} of the first")
+            print(
+                f"  {name:28} {m['median_ms']:9.1f} ms [{low:.1f}, {high:.1f}], {m['ratio']:.2f} of the first; ", end=""
+            )
+            print("memory unknown" if m["peak_mib"] is None else f"{m['peak_mib']:8.1f} MiB")
     if options.out:
-        options.out.write_text(json.dumps(result, indent=1) + "\n")
+        measuring.write(options.out, result)
 
 
 if __name__ == "__main__":

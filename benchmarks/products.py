@@ -1,24 +1,20 @@
 """A Linear layer's clipped gradient sum and its norms, beside the GEMM of ordinary training, in one run.
 
-python benchmarks/products.py [--quick] [--threads N] [--out FILE]
+python benchmarks/products.py [--quick] [--rounds N] [--threads N] [--out FILE]
 
 Ordinary training multiplies all positions of a batch at once: `left.T @ right` over [batch * steps]. The clipped sum
 makes each sample's product on its own, scales it and adds it in float64: as many multiplications, so the rates compare.
-Contenders take turns within each round; with one thread the clock is that thread's processor time.
+Contenders take turns within each round; with one thread the clock is the processor's own time.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import statistics
-import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
+import measuring
 import torch
-from clip_noise import machine
 
 from privkt import kernels
 
@@ -51,43 +47,26 @@ def contenders(batch: int, steps: int, p: int, d: int) -> dict[str, tuple[Callab
     }
 
 
-def measure(case: tuple[int, ...], rounds: int, clock: Callable[[], float]) -> dict[str, dict[str, float]]:
+def measure(case: tuple[int, ...], rounds: int, clock: str) -> dict[str, dict[str, Any]]:
     table = contenders(*case)
-    times: dict[str, list[float]] = {name: [] for name in table}
-    for _ in range(rounds + 1):
-        for name, (call, _) in table.items():
-            start = clock()
-            call()
-            times[name].append(clock() - start)
-    result = {}
-    for name, (_, operations) in table.items():
-        kept = times[name][1:]  # the first round warms up
-        low, median, high = statistics.quantiles(kept, n=4)
-        ratios = [a / b for a, b in zip(kept, times["ordinary GEMM"][1:], strict=True)]
-        result[name] = {
-            "median_ms": round(median * 1e3, 4),
-            "quartiles_ms": [round(low * 1e3, 4), round(high * 1e3, 4)],
-            "gflops": round(operations / median / 1e9, 1),
-            "time_to_gemm": round(statistics.median(ratios), 4),
+    times = measuring.take_turns({name: measuring.timed(call, clock) for name, (call, _) in table.items()}, rounds)
+    return {
+        name: {
+            **measuring.spread(times[name]),
+            "gflops": round(operations / statistics.median(times[name]) / 1e9, 1),
+            "time_to_gemm": measuring.median_ratio(times[name], times["ordinary GEMM"]),
         }
-    return result
+        for name, (_, operations) in table.items()
+    }
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="one tiny case: that it runs, not how fast")
-    parser.add_argument("--threads", type=int, default=1, help="threads of torch and of the kernels")
-    parser.add_argument("--out", type=Path, help="write the result as JSON")
-    options = parser.parse_args()
+    options = measuring.options(__doc__, rounds=15).parse_args()
     torch.set_num_threads(options.threads)
-    clock = time.thread_time if options.threads == 1 else time.perf_counter
-    rounds = 3 if options.quick else 15
-    result: dict[str, Any] = {
-        "machine": machine(options.threads),
-        "clock": clock.__name__,
-        "rounds": rounds,
-        "cases": {},
-    }
+    clock = measuring.clock_of("cpu", options.threads)
+    rounds = 2 if options.quick else options.rounds
+    machine = measuring.describe("cpu", options.threads)
+    result: dict[str, Any] = {"machine": machine, "clock": clock, "load": measuring.load(), "cases": {}}
     for case in QUICK if options.quick else CASES:
         batch, steps, p, d = case
         measured = measure(case, rounds, clock)
@@ -98,7 +77,7 @@ def main() -> None:
                 f"  {name:24} {m['median_ms']:9.3f} ms {m['gflops']:8.1f} GFLOP/s {m['time_to_gemm']:6.2f} of the GEMM"
             )
     if options.out:
-        options.out.write_text(json.dumps(result, indent=1) + "\n")
+        measuring.write(options.out, result)
 
 
 if __name__ == "__main__":

@@ -7,11 +7,16 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 Method = Literal["lora", "prompt", "full"]
+METHODS: tuple[Method, ...] = ("lora", "prompt", "full")
 
 
 @dataclass(frozen=True)
 class Case:
-    """One row of the result. `default` is False for what only `--all` runs."""
+    """One row of the result.
+
+    `probed`: how many records the probe empties, one after the other; 0 leaves it out. `timed` is False where only the
+    probe runs, and `default` for what only `--all` runs.
+    """
 
     name: str
     method: Method
@@ -21,6 +26,8 @@ class Case:
     width: int = 256
     layers: int = 4
     tied: bool = False
+    timed: bool = True
+    probed: int = 1
     default: bool = True
 
     def to_json(self) -> dict[str, Any]:
@@ -30,38 +37,36 @@ class Case:
 
 
 def _grid() -> list[Case]:
-    """Each method at every length and vocabulary; the default set holds what the targets speak of."""
-    batches = {32: 32, 128: 16, 1024: 4}
-    chosen = {
-        ("lora", 128, 8192),
-        ("lora", 128, 32000),
-        ("lora", 32, 8192),
-        ("prompt", 128, 8192),
-        ("full", 128, 8192),
-    }
-    methods: tuple[Method, ...] = ("lora", "prompt", "full")
+    """Each method at every length and vocabulary. The probe looks at the smaller one: words change nothing in it."""
+    batches = {32: 16, 128: 16, 1024: 2}
     return [
-        Case(
-            f"{method}-t{length}-v{words // 1000}k",
-            method,
-            batches[length],
-            length,
-            words,
-            default=(method, length, words) in chosen,
-        )
-        for method in methods
-        for length in batches
+        Case(f"{method}-t{length}-v{words // 1000}k", method, batch, length, words, probed=int(words < 10_000))
+        for method in METHODS
+        for length, batch in batches.items()
         for words in (8192, 32000)
+    ]
+
+
+def _probes() -> list[Case]:
+    """Small models of which every record is emptied in turn, at sizes where libraries were seen to fail unseen."""
+    small: dict[str, Any] = {"length": 32, "words": 1000, "width": 128, "timed": False}
+    return [
+        Case("probe-lora", "lora", 16, layers=2, probed=16, **small),
+        Case("probe-prompt", "prompt", 48, layers=2, probed=48, **small),
+        Case("probe-full", "full", 16, layers=2, probed=16, **small),
+        Case("probe-full-tied", "full", 16, layers=1, probed=16, tied=True, **small),
     ]
 
 
 CASES = [
     *_grid(),
     Case("full-b32-t32-d384", "full", 32, 32, 8192, width=384),
-    Case("full-tied-t32-v8k", "full", 16, 32, 8192, tied=True),
+    Case("full-tied-t32-v8k", "full", 16, 32, 8192, tied=True, default=False),
+    *_probes(),
 ]
 QUICK = [
     Case("lora", "lora", 4, 12, 61, width=16, layers=2),
     Case("prompt", "prompt", 4, 12, 61, width=16, layers=2),
     Case("full", "full", 4, 12, 61, width=16, layers=2),
+    Case("probe", "full", 4, 12, 61, width=16, layers=1, tied=True, timed=False, probed=4),
 ]

@@ -1,8 +1,9 @@
 """Command line: which cases, on what, and where the result goes.
 
-python benchmarks/dpsgd [--cases A,B | --all | --quick] [--device cuda] [--threads N] [--repeats N] [--out FILE]
+python benchmarks/dpsgd [--cases A,B | --all | --quick] [--device cuda] [--threads N] [--rounds N] [--out FILE]
 
-Cases that the result file already has are not measured again, so an interrupted run goes on where it stopped.
+Cases that the result file already has are not measured again, so an interrupted run goes on where it stopped, and
+several processes with different `--cases`, each on a core of its own, can fill one file.
 """
 
 from __future__ import annotations
@@ -13,15 +14,15 @@ import os
 from pathlib import Path
 from typing import Any
 
-import torch
+import measuring
 
-from . import machine, plot, table
+from . import plot, table
 from .cases import CASES, QUICK, Case
 from .contenders import CONTENDERS
-from .rounds import WARM_UP, measure
-from .worker import clock_of
+from .rounds import measure
 
 RESULTS = Path(__file__).parents[1] / "results"
+PACKAGES = ("torch", "transformers", "peft", "opacus", "fastDP", "opake")
 
 
 def main() -> None:
@@ -29,18 +30,17 @@ def main() -> None:
     options = _options()
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     cases = _chosen(options)
-    described = machine.describe(options.device, options.threads)
+    described = measuring.describe(options.device, options.threads, PACKAGES)
     settings = {
         "device": options.device,
-        "clock": clock_of(options.device, options.threads),
-        "repeats": options.repeats,
-        "warm_up": WARM_UP,
+        "clock": measuring.clock_of(options.device, options.threads),
+        "rounds": options.rounds,
         "optimizer": "AdamW",
         "contenders": options.contenders,
     }
     out = options.out
     if out is None and not options.quick:
-        out = RESULTS / f"dpsgd-{machine.slug(described)}.json"
+        out = RESULTS / f"dpsgd-{measuring.slug(described)}.json"
     result = _begin(out, options.fresh, {"machine": described, "settings": settings, "cases": {}})
     for case in cases:
         if result["cases"].get(case.name, {}).get("case") != case.to_json():
@@ -48,11 +48,11 @@ def main() -> None:
                 case,
                 device=options.device,
                 threads=options.threads,
-                repeats=options.repeats,
+                rounds=options.rounds,
                 only=options.contenders,
             )
             if out is not None:
-                _write(out, result)
+                measuring.add_case(out, result, case.name)
         print("\n".join(table.lines(case.name, result["cases"][case.name])), flush=True)
     if out is not None:
         plot.draw(result, out.with_suffix(".png"))
@@ -60,21 +60,17 @@ def main() -> None:
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python benchmarks/dpsgd", description=__doc__.splitlines()[0])
+    parser = measuring.options(__doc__, rounds=7)
     parser.add_argument("--cases", help=f"names, separated by commas, of: {', '.join(case.name for case in CASES)}")
     parser.add_argument("--all", action="store_true", help="every case, not only the default ones")
-    parser.add_argument("--quick", action="store_true", help="tiny cases and few rounds: that it runs, not how fast")
     parser.add_argument("--contenders", default=",".join(CONTENDERS), help="who takes part (all)")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="threads of every contender")
-    parser.add_argument("--repeats", type=int, help="counted rounds (7, quick 2)")
-    parser.add_argument("--out", type=Path, help="the result, as JSON; a plot goes beside it")
     parser.add_argument("--fresh", action="store_true", help="measure again what the result file already has")
     options = parser.parse_args()
-    if options.repeats is None:
-        options.repeats = 2 if options.quick else 7
-    if options.repeats < 2:
-        parser.error(f"--repeats: a spread needs at least 2 rounds, got {options.repeats}; leave it out for 7")
+    if options.quick:
+        options.rounds = 2
+    if options.rounds < 2:
+        parser.error(f"--rounds: a spread needs at least 2, got {options.rounds}; leave it out for 7")
     options.contenders = _names(parser, "contenders", options.contenders, set(CONTENDERS))
     if options.cases:
         known = {case.name for case in (QUICK if options.quick else CASES)}
@@ -113,9 +109,3 @@ def _begin(out: Path | None, fresh: bool, empty: dict[str, Any]) -> dict[str, An
                 "name another file with --out, or give --fresh to measure all of it again"
             )
     return before
-
-
-def _write(out: Path, result: dict[str, Any]) -> None:
-    new = out.with_suffix(".new")
-    new.write_text(json.dumps(result, indent=1) + "\n")
-    new.replace(out)

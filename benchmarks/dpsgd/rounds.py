@@ -1,58 +1,78 @@
-"""One case: all contenders step in turn, round after round, so that a busy machine slows all of them."""
+"""One case: who takes part, the rounds, the memory, the probe, and why somebody is missing."""
 
 from __future__ import annotations
 
-import statistics
+import functools
 import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import measuring
+
 from .cases import Case
 from .contenders import CONTENDERS
 from .worker import Failed, Job, Worker, context, write_reference
 
-WARM_UP = 2
-BASELINES = {"ratio_to_plain": "plain", "ratio_to_same_head": "same head"}
+BASELINES = {"ratio_to_plain": "plain", "ratio_to_same_head": "same head", "ratio_to_hooks": "opacus hooks"}
 _QUIET = 0.02  # seconds in which the threads of the contender before stop spinning
-Times = dict[str, list[float]]
 
 
-def measure(case: Case, *, device: str, threads: int, repeats: int, only: Sequence[str]) -> dict[str, Any]:
+def measure(case: Case, *, device: str, threads: int, rounds: int, only: Sequence[str]) -> dict[str, Any]:
     """The numbers of one case, or for each contender the reason why it has none.
 
     Units: milliseconds, MiB. Ratios are medians of the ratios within each round.
     """
-    start = time.monotonic()
-    absent = {name: "not asked for" for name in CONTENDERS if name not in only}
-    absent |= {name: reason for name in only if (reason := CONTENDERS[name].absent(case)) is not None}
-    found: dict[str, dict[str, Any]] = {name: {"absent": reason} for name, reason in absent.items()}
+    start, load = time.monotonic(), measuring.load()
+    found: dict[str, dict[str, Any]] = {}
+    for name, kind in CONTENDERS.items():
+        reason = "not asked for" if name not in only else kind.absent(case)
+        if not case.timed and not kind.private:
+            reason = "nothing to probe without privacy"
+        if reason is not None:
+            found[name] = {"absent": reason}
+    taking_part = [name for name in CONTENDERS if name not in found]
     where = context()
     with tempfile.TemporaryDirectory() as folder:
         expected = Path(folder) / "expected.pt"
-        process = where.Process(target=write_reference, args=(case, threads, expected))
-        process.start()
-        process.join()
+        if case.probed:
+            process = where.Process(target=write_reference, args=(case, threads, expected))
+            process.start()
+            process.join()
         crew = _Crew()
         try:
-            for name in CONTENDERS:
-                if name not in absent:
-                    job = Job(name, case, device, threads, WARM_UP + repeats, expected)
-                    crew.hire(name, Worker(where, job))
-            times = _rounds(crew, repeats)
+            for name in taking_part:
+                job = Job(name, case, device, threads, measuring.WARM_UP + rounds, expected)
+                crew.hire(name, Worker(where, job))
+                found[name] = {}
+            if case.timed:
+                _time(crew, rounds, found)
             for name in crew.names():
-                peak = crew.ask(name, "memory")
-                found[name] = {**_times(name, times), "peak_mib": None if peak is None else round(peak, 1)}
-            for name in crew.names():
-                if CONTENDERS[name].private:
+                if case.probed and CONTENDERS[name].private:
                     found[name]["probe"] = crew.ask(name, "probe", keep=True)
                 crew.dismiss(name)
         finally:
             crew.dismiss(*crew.names())
     found |= {name: {"failed": reason} for name, reason in crew.failed.items()}
     ordered = {name: found[name] for name in CONTENDERS}
-    return {"case": case.to_json(), "contenders": ordered, "seconds": round(time.monotonic() - start)}
+    seconds = round(time.monotonic() - start)
+    return {"case": case.to_json(), "contenders": ordered, "seconds": seconds, "load": [load, measuring.load()]}
+
+
+def _time(crew: _Crew, rounds: int, found: dict[str, dict[str, Any]]) -> None:
+    """Steps in turn, then each contender's peak, into `found`."""
+    for name in crew.names():
+        crew.ask(name, "ready")
+    steps = {name: functools.partial(crew.ask, name, "step") for name in crew.names()}
+    times = measuring.take_turns(steps, rounds, pause=_QUIET)
+    for name in crew.names():
+        seconds, peak = times[name], crew.ask(name, "memory")
+        found[name] |= measuring.spread(seconds)
+        found[name] |= {
+            label: measuring.median_ratio(seconds, times[base]) for label, base in BASELINES.items() if base in times
+        }
+        found[name]["peak_mib"] = None if peak is None else round(peak, 1)
 
 
 class _Crew:
@@ -67,7 +87,7 @@ class _Crew:
 
     def hire(self, name: str, worker: Worker) -> None:
         self._workers[name] = worker
-        self.ask(name, "ready")
+        self.ask(name, "begin")
 
     def ask(self, name: str, what: str, *, keep: bool = False) -> Any:
         """The answer; of one that failed None, or with `keep` the reason, and what it did before counts."""
@@ -83,30 +103,3 @@ class _Crew:
     def dismiss(self, *names: str) -> None:
         for name in names:
             self._workers.pop(name).end()
-
-
-def _rounds(crew: _Crew, repeats: int) -> Times:
-    """Seconds of each counted step; each round begins with another contender."""
-    times: Times = {name: [] for name in crew.names()}
-    for number in range(WARM_UP + repeats):
-        names = crew.names()
-        turn = number % max(1, len(names))
-        for name in names[turn:] + names[:turn]:
-            time.sleep(_QUIET)
-            seconds = crew.ask(name, "step")
-            if seconds is not None and number >= WARM_UP:
-                times[name].append(seconds)
-    return {name: times[name] for name in crew.names()}
-
-
-def _times(name: str, times: Times) -> dict[str, Any]:
-    """Median, quartiles and ratios of one contender."""
-    seconds = times[name]
-    low, median, high = statistics.quantiles(seconds, n=4, method="inclusive")
-    ratios = {
-        label: round(statistics.median(mine / theirs for mine, theirs in zip(seconds, times[base], strict=True)), 4)
-        for label, base in BASELINES.items()
-        if base in times
-    }
-    quartiles = [round(low * 1e3, 3), round(high * 1e3, 3)]
-    return {"median_ms": round(median * 1e3, 3), "quartiles_ms": quartiles, "steps": len(seconds), **ratios}

@@ -6,17 +6,18 @@ import contextlib
 import dataclasses
 import io
 import multiprocessing
-import time
 import warnings
-from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
+
+import measuring
 
 from .cases import QUICK, Case
 
 _PRELOAD = ["torch", "peft", "transformers.models.llama.modeling_llama"]
 _LONGEST_REASON = 160
+_PATIENCE = 600.0  # seconds for one answer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,13 +45,6 @@ def context() -> Any:
     return found
 
 
-def clock_of(device: str, threads: int) -> str:
-    """With one thread the processor's own time, into which waiting for a busy machine does not count."""
-    if device.startswith("cuda"):
-        return "cuda events"
-    return "process_time" if threads == 1 else "perf_counter"
-
-
 class Worker:
     """The parent's end: asks one thing at a time."""
 
@@ -61,12 +55,15 @@ class Worker:
         theirs.close()
 
     def ask(self, what: str) -> Any:
-        """The answer to "ready", "step" (seconds), "memory" (MiB) or "probe".
+        """The answer to "begin", "ready", "step" (seconds), "memory" (MiB) or "probe".
 
-        Raises: Failed, when the contender raised or its process died.
+        Raises: Failed, when the contender raised, took too long, or its process died.
         """
         try:
             self._pipe.send(what)
+            if not self._pipe.poll(_PATIENCE):
+                self._process.kill()
+                raise Failed(f"no answer within {_PATIENCE:.0f} s")
             failed, answer = self._pipe.recv()
         except (EOFError, OSError):
             raise Failed("its process died (out of memory?)") from None
@@ -114,16 +111,21 @@ class Bench:
     def __init__(self, job: Job) -> None:
         self.job = job
 
-    def ready(self) -> None:
-        """Loads the libraries by training a tiny model, then the model; memory counts from there."""
+    def begin(self) -> None:
+        """Takes its place: threads, and the class of the contender."""
         import torch
 
-        from . import models
-        from .contenders import CONTENDERS, Setting, adamw
-        from .memory import Peak
+        from .contenders import CONTENDERS
 
         torch.set_num_threads(self.job.threads)
-        self.kind, device = CONTENDERS[self.job.contender], self.job.device
+        self.kind = CONTENDERS[self.job.contender]
+
+    def ready(self) -> None:
+        """Loads the libraries by training a tiny model, then the model; memory counts from there."""
+        from . import models
+        from .contenders import Setting, adamw
+
+        device = self.job.device
         tiny = next(case for case in QUICK if case.method == self.job.case.method)
         tiny = dataclasses.replace(tiny, tied=self.job.case.tied)
         first = self.kind(Setting(tiny, device, 2, adamw), models.build(tiny, device))
@@ -131,21 +133,20 @@ class Bench:
             first.step(models.batch_of(tiny, device))
         first.close()
         del first
+        clock = measuring.clock_of(device, self.job.threads)
         setting = Setting(self.job.case, device, self.job.steps, adamw)
         model = models.build(self.job.case, device)
         self.batch = models.batch_of(self.job.case, device)
-        self.peak = Peak(device)
+        self.peak = measuring.Peak(device)
         self.contender = self.kind(setting, model)
+        self.once = measuring.timed(lambda: self.contender.step(self.batch), clock)
 
-    def step(self) -> float:
+    def step(self) -> float | None:
         """Seconds of one whole step."""
+        if not self.job.device.startswith("cuda"):
+            return self.once()
         import torch
 
-        if not self.job.device.startswith("cuda"):
-            clock: Callable[[], float] = getattr(time, clock_of(self.job.device, self.job.threads))
-            start = clock()
-            self.contender.step(self.batch)
-            return clock() - start
         begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
         torch.cuda.synchronize()
         begin.record()

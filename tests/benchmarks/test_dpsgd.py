@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import subprocess
 import sys
@@ -27,7 +28,7 @@ def test_the_benchmark_runs(tmp_path: Path) -> None:
     contenders = result["cases"]["lora"]["contenders"]
     for name in ("plain", "privkt"):
         assert contenders[name]["median_ms"] > 0
-        assert contenders[name]["steps"] == 2
+        assert contenders[name]["rounds"] == 2
         assert contenders[name]["peak_mib"] >= 0
     assert contenders["plain"]["ratio_to_plain"] == 1
     assert contenders["privkt"]["probe"]["moved"] < 1.001
@@ -93,7 +94,7 @@ def test_a_result_goes_on_only_where_it_was_measured_alike(tmp_path: Path) -> No
     from dpsgd.command import _begin
 
     out = tmp_path / "result.json"
-    before = {"machine": {"cpu": "a", "threads": 2}, "settings": {"repeats": 7}, "cases": {"lora": {}}}
+    before = {"machine": {"cpu": "a", "threads": 2}, "settings": {"rounds": 7}, "cases": {"lora": {}}}
     empty: dict[str, Any] = {**before, "cases": {}}
     assert _begin(out, False, empty) == empty
     out.write_text(json.dumps(before))
@@ -108,3 +109,39 @@ def test_reasons_name_no_path() -> None:
 
     assert reason(OSError("cannot open '/home/somebody/x' now\nmore")) == "OSError: cannot open <path> now"
     assert reason(ValueError()) == "ValueError"
+
+
+def test_the_default_cases_are_every_method_length_and_vocabulary() -> None:
+    from dpsgd.cases import CASES
+
+    assert len({case.name for case in CASES}) == len(CASES)
+    default = [case for case in CASES if case.default]
+    timed = {(case.method, case.length, case.words) for case in default if case.timed}
+    assert timed >= set(itertools.product(("lora", "prompt", "full"), (32, 128, 1024), (8192, 32000)))
+    probed = {(case.method, case.tied) for case in default if case.probed == case.batch}
+    assert probed >= {("lora", False), ("prompt", False), ("full", False), ("full", True)}
+
+
+def test_nobody_who_cannot_take_part_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Absent ones say what is not installed, failing ones what they raised: here about a device that no torch has."""
+    from dpsgd import table
+    from dpsgd.cases import QUICK
+    from dpsgd.contenders import CONTENDERS
+    from dpsgd.rounds import measure
+
+    monkeypatch.setattr(CONTENDERS["opacus ghost"], "package", "no_such_library")
+    case = next(case for case in QUICK if not case.timed)
+    only = ["plain", "opacus ghost", "privkt"]
+    found = measure(case, device="nowhere", threads=1, rounds=2, only=only)
+    contenders = found["contenders"]
+    assert list(contenders) == list(CONTENDERS)
+    assert contenders["opacus ghost"] == {"absent": "no_such_library is not installed"}
+    assert contenders["plain"] == {"absent": "nothing to probe without privacy"}
+    assert contenders["opake"] == {"absent": "not asked for"}
+    assert contenders["privkt"]["probe"]["failed"].startswith("RuntimeError: Expected one of cpu")
+    lines = "\n".join(table.lines(case.name, found))
+    assert "opacus ghost        absent: no_such_library is not installed" in lines
+    assert "probe failed: RuntimeError" in lines
+    assert "opake" not in lines
+    timed = measure(QUICK[0], device="nowhere", threads=1, rounds=2, only=["plain"])["contenders"]
+    assert timed["plain"]["failed"].startswith("RuntimeError: Expected one of cpu")

@@ -46,21 +46,3 @@ def test_the_heads_result_meets_its_target() -> None:
         ours = result["cases"]["V 32k, all tokens"]["contenders"]["privkt"]
         assert ours["ratio"] < 0.8
         assert ours["memory_ratio"] <= 0.3
-
-
-def test_results_describe_the_machine_without_naming_it() -> None:
-    files = [x for stem in ("clip_noise", "products") for x in (BENCHMARKS / "results").glob(f"{stem}-*.json")]
-    assert len(files) >= 2
-    for file in files:
-        machine = json.loads(file.read_text())["machine"]
-        assert set(machine) == {
-            "cpu",
-            "cores",
-            "threads_torch",
-            "threads_privkt",
-            "torch",
-            "privkt",
-            "cpu_isa",
-            "compiler",
-        }
-        assert "/" not in "".join(map(str, machine.values()))

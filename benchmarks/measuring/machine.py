@@ -8,6 +8,7 @@ import importlib.util
 import os
 import platform
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,9 @@ import torch
 
 from privkt import kernels
 
-_PACKAGES = ("torch", "transformers", "peft", "opacus", "fastDP", "opake")
 
-
-def describe(device: str, threads: int) -> dict[str, Any]:
-    """Processor, threads, and the version of everything that takes part."""
+def describe(device: str, threads: int, packages: Sequence[str] = ("torch",)) -> dict[str, Any]:
+    """Processor, threads, and the version of everything that takes part; None for a package that is not installed."""
     build = kernels.build_info()
     return {
         "cpu": _processor(),
@@ -27,7 +26,7 @@ def describe(device: str, threads: int) -> dict[str, Any]:
         "gpu": torch.cuda.get_device_name() if device.startswith("cuda") else None,
         "threads": threads,
         "python": platform.python_version(),
-        **{package: _version(package) for package in _PACKAGES},
+        **{package: _version(package) for package in packages},
         "privkt": build["version"],
         "privkt_source": _source(),
         "cpu_isa": build["cpu_isa"],
@@ -35,9 +34,14 @@ def describe(device: str, threads: int) -> dict[str, Any]:
     }
 
 
+def load() -> float | None:
+    """How many processes wanted a processor in the last minute: what else the machine did, where it can tell."""
+    return round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
+
+
 def slug(machine: dict[str, Any]) -> str:
-    """A file name's part: the device and the threads."""
-    words = machine["gpu"] or f"{machine['cpu']} {machine['threads']} threads"
+    """A file name's part: the processor that did the work."""
+    words = machine["gpu"] or f"{machine['cpu']} {machine['cores']} cores"
     return re.sub(r"[^a-z0-9]+", "-", words.lower()).strip("-")
 
 
