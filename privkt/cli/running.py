@@ -51,12 +51,21 @@ def plan(path: Path, *, as_json: bool, data_changed: bool = False, new_name_conf
 
 def plan_lines(made: Plan) -> Iterator[str]:
     """A plan in words, a fact a line, in rich's markup."""
+    from privkt.privacy.guarantee import rounded_up
+
     for t in made.trainings:
         yield f"{escape(t.purpose)}: [bold]{escape(str(t.guarantee))}[/bold]"
         yield (
             f"  noise multiplier {t.noise_multiplier:.4f}, sampling rate {t.sampling_rate:.4g}, {t.steps} steps, "
             f"noise per coordinate {t.noise_per_coordinate:.4f} clip norms"
         )
+    for p in made.perturbations:
+        yield f"{escape(p.purpose)}: [bold]{escape(str(p.guarantee))}[/bold]"
+        yield (
+            f"  {escape(p.mechanism)}, {p.positions} tokens a record, whatever its length, each at epsilon = "
+            f"{rounded_up(p.epsilon_per_token)}"
+        )
+        yield from (f"  {escape(line)}" for line in p.facts)
     if made.llm_requests:
         yield (
             f"asked of the large model, for each seed: {made.llm_requests:,} requests, about "

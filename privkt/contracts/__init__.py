@@ -31,6 +31,7 @@ from privkt.contracts.messages import (
 from privkt.contracts.method import (
     ClientSite,
     MethodConfig,
+    PerturbationPlan,
     Plan,
     Prediction,
     PublicFacts,
@@ -70,6 +71,7 @@ __all__ = [
     "Model",
     "NoProgress",
     "Outcome",
+    "PerturbationPlan",
     "Plan",
     "Prediction",
     "Privacy",

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
@@ -20,7 +20,10 @@ from privkt.contracts.backend import Backend
 from privkt.contracts.dataset import PrivateData, Rows
 from privkt.contracts.messages import ClientId, Message, Outcome
 from privkt.contracts.progress import NoProgress, Progress
-from privkt.privacy import Budget, Guarantee
+from privkt.privacy import Budget, Guarantee, event_from_json, poisson_gaussian_event
+
+if TYPE_CHECKING:
+    from dp_accounting import DpEvent
 
 F = TypeVar("F", bound=Callable[..., Any])
 _MARK = "_privkt_step"
@@ -131,12 +134,39 @@ class TrainingPlan:
     guarantee: Guarantee
     noise_per_coordinate: float
 
+    def event(self) -> DpEvent:
+        """What the ledger will be asked for."""
+        return poisson_gaussian_event(self.noise_multiplier, self.sampling_rate, self.steps)
+
+
+@dataclass(frozen=True)
+class PerturbationPlan:
+    """Token-by-token perturbation of every record, fixed before data is read.
+
+    Units: `positions` tokens a record are drawn, whatever its length; `epsilon_per_token` is the certified one of a
+        draw; `guarantee` is that of a whole record. `event_json` is what `privkt.privacy.event_to_json` wrote.
+    `facts` are lines that say what to expect of the texts, such as the ceiling of their usefulness.
+    """
+
+    purpose: str
+    mechanism: str
+    positions: int
+    epsilon_per_token: float
+    guarantee: Guarantee
+    event_json: Mapping[str, Any]
+    facts: tuple[str, ...] = ()
+
+    def event(self) -> DpEvent:
+        """What the ledger will be asked for."""
+        return event_from_json(self.event_json)
+
 
 @dataclass(frozen=True)
 class Plan:
     """What a run will do, from declared numbers alone; `privkt plan` prints it."""
 
     trainings: tuple[TrainingPlan, ...] = ()
+    perturbations: tuple[PerturbationPlan, ...] = ()
     llm_requests: int = 0
     llm_prompt_tokens: int = 0
     llm_new_tokens: int = 0
@@ -144,6 +174,11 @@ class Plan:
     crosses: tuple[str, ...] = ()
     not_covered: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+
+    @property
+    def spends(self) -> tuple[TrainingPlan | PerturbationPlan, ...]:
+        """Everything that a ledger will be charged for."""
+        return (*self.trainings, *self.perturbations)
 
 
 @dataclass(frozen=True)

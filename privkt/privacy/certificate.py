@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 from privkt.privacy import accounting
@@ -98,7 +99,7 @@ def document_cost(
             f"{positions}; give one for all, or one for each"
         )
     about: dict[str, Any] = {"unit": unit, "neighbouring": Neighbouring.LOCAL, "conditional_on": conditional_on}
-    whole = math.fsum(c.epsilon for c in each) * _UP
+    whole = _summed_up([c.epsilon for c in each])
     if not math.isfinite(whole):
         reason = proof or "a token's law has no finite epsilon"
         return DocumentCost(Guarantee.none(reason, unit=unit, neighbouring=Neighbouring.LOCAL), accounting.none_event())
@@ -108,8 +109,17 @@ def document_cost(
     if delta > 0:
         cost = accounting.epsilon(event, delta, Neighbouring.LOCAL)
         found.append(DocumentCost(Guarantee(Kind.APPROXIMATE, cost, delta, **about), event))
-        rho = math.fsum(c.rho for c in each) * _UP
+        rho = _summed_up([c.rho for c in each])
         event = accounting.zcdp_event(rho)
         cost = accounting.epsilon(event, delta, Neighbouring.LOCAL)
         found.append(DocumentCost(Guarantee(Kind.ZCDP, cost, delta, rho=rho, **about), event))
     return min(found, key=lambda cost: cost.guarantee.epsilon)
+
+
+def _summed_up(values: Sequence[float]) -> float:
+    """The smallest float that is not below the sum."""
+    if not all(map(math.isfinite, values)):
+        return math.inf
+    exact = sum(map(Fraction, values))
+    near = float(exact)
+    return near if near >= exact else math.nextafter(near, math.inf)

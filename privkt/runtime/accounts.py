@@ -17,7 +17,6 @@ from privkt.privacy import (
     SameDataElsewhere,
     compose,
     none_event,
-    poisson_gaussian_event,
 )
 from privkt.privacy.filters import Cost, Filter
 from privkt.privacy.guarantee import rounded_up
@@ -136,17 +135,17 @@ def check_clients(clients: Sequence[ClientSetup], *, same_data_confirmed: bool =
 
 def refusal_of(ledger: Ledger, setup: ClientSetup) -> RefusedInput | None:
     """Why the ledger would not take the client's plan as a whole, or None."""
-    trainings = setup.plan.trainings
-    if not trainings:
+    spends = setup.plan.spends
+    if not spends:
         return None
-    events = [poisson_gaussian_event(t.noise_multiplier, t.sampling_rate, t.steps) for t in trainings]
-    first = trainings[0].guarantee
-    if len(trainings) == 1:
+    events = [spend.event() for spend in spends]
+    first = spends[0].guarantee
+    if len(spends) == 1:
         return ledger.would_refuse(events[0], first)
     together = Guarantee(
         Kind.APPROXIMATE,
-        sum(t.guarantee.epsilon for t in trainings),
-        sum(t.guarantee.delta for t in trainings),
+        sum(spend.guarantee.epsilon for spend in spends),
+        sum(spend.guarantee.delta for spend in spends),
         unit=first.unit,
         neighbouring=first.neighbouring,
     )
@@ -185,13 +184,13 @@ def _left_of_new(setup: ClientSetup) -> Left:
     rule = Filter(setup.limits.filter, cap_epsilon, cap_delta, setup.limits.neighbouring)
     total = rule.total(
         Cost(
-            t.guarantee.epsilon,
-            t.guarantee.delta,
-            rule.divergence(poisson_gaussian_event(t.noise_multiplier, t.sampling_rate, t.steps)),
+            spend.guarantee.epsilon,
+            spend.guarantee.delta,
+            rule.divergence(spend.event()),
         )
-        for t in setup.plan.trainings
+        for spend in setup.plan.spends
     )
-    if not all(t.guarantee.is_private for t in setup.plan.trainings):
+    if not all(spend.guarantee.is_private for spend in setup.plan.spends):
         total = (math.inf, 1.0)  # which a filter leaves aside
     if not rule.holds(total):
         raise BudgetExceeded(

@@ -1,8 +1,19 @@
 """One data set, one account: refused under a second name before any ledger is made, accepted when it is confirmed."""
 
+import dataclasses
+
 import pytest
 
-from privkt.privacy import BudgetExceeded, DataChanged, Ledger, SameDataElsewhere
+from privkt.contracts import PerturbationPlan, Plan
+from privkt.privacy import (
+    BudgetExceeded,
+    Certificate,
+    DataChanged,
+    Ledger,
+    SameDataElsewhere,
+    document_cost,
+    event_to_json,
+)
 from privkt.runtime.accounts import check_clients, left_of, refusal_of
 from privkt.runtime.local import LocalRuntime
 from privkt.runtime.preflight import prepare
@@ -118,3 +129,28 @@ def test_a_new_ledger_is_asked_by_its_own_filter(toys, tmp_path, monkeypatch, ru
             left_of(client)
     if count == 40:
         assert (refusal is None) is (rule != "basic")
+
+
+def perturbing(setup, epsilon, relation="local"):
+    """The client's setup with a plan that perturbs 4 tokens a record."""
+    cost = document_cost(Certificate(epsilon), 4)
+    promise = dataclasses.replace(cost.guarantee, neighbouring=relation)
+    plan = PerturbationPlan("perturb", "m", 4, epsilon, promise, event_to_json(cost.event))
+    return dataclasses.replace(setup, plan=Plan(perturbations=(plan,)))
+
+
+def test_a_planned_perturbation_is_weighed_like_a_training(toys, tmp_path):
+    """A quarter of the cap for each of 4 tokens fits exactly once, a third never, and what is left is what is left."""
+    config, manager = toys.toy_config(tmp_path), toys.toy_manager()
+    (setup,) = prepare(config, manager).clients
+    cap = setup.budget.epsilon
+    assert left_of(perturbing(setup, cap / 4)).epsilon == pytest.approx(cap)
+    with pytest.raises(BudgetExceeded, match="asks for"):
+        left_of(perturbing(setup, cap / 3))
+    LocalRuntime(config, tmp_path / "run", manager).run()
+    ledger = Ledger.open("data-a")
+    left = ledger.left().epsilon
+    relation = str(ledger.neighbouring)
+    for share, refused in ((0.99, False), (1.01, True)):
+        made = perturbing(setup, share * left / 4, relation)
+        assert (refusal_of(ledger, made) is not None) == refused
