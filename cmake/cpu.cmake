@@ -10,20 +10,25 @@ set(PRIVKT_MATH_OPTIONS
 set(PRIVKT_CPU_LIBRARIES "")
 set(PRIVKT_CPU_DEFINITIONS "")
 
-function(privkt_add_isa isa)
-  add_library(privkt_cpu_${isa} OBJECT csrc/cpu/discrete.cpp csrc/cpu/embeddings.cpp csrc/cpu/factors.cpp csrc/cpu/gram.cpp
-              csrc/cpu/head.cpp csrc/cpu/noise.cpp csrc/cpu/products.cpp csrc/cpu/sums.cpp csrc/cpu/tied.cpp
-              csrc/cpu/updates.cpp)
+set(PRIVKT_TOKEN_SOURCES csrc/cpu/exponential.cpp)  # dispatch_tokens.cpp chooses among one more instruction set
+set(PRIVKT_CPU_SOURCES csrc/cpu/discrete.cpp csrc/cpu/embeddings.cpp csrc/cpu/factors.cpp csrc/cpu/gram.cpp csrc/cpu/head.cpp
+    csrc/cpu/noise.cpp csrc/cpu/products.cpp csrc/cpu/sums.cpp csrc/cpu/tied.cpp csrc/cpu/updates.cpp)
+
+function(privkt_add_isa isa sources)
+  add_library(privkt_cpu_${isa} OBJECT ${sources})
   target_include_directories(privkt_cpu_${isa} PRIVATE csrc/include)
   target_compile_definitions(privkt_cpu_${isa} PRIVATE PRIVKT_ISA=${isa})
   target_compile_options(privkt_cpu_${isa} PRIVATE ${PRIVKT_MATH_OPTIONS} "$<$<CXX_COMPILER_ID:GNU,Clang,AppleClang>:-O3>" ${ARGN})
   set(PRIVKT_CPU_LIBRARIES ${PRIVKT_CPU_LIBRARIES} privkt_cpu_${isa} PARENT_SCOPE)
 endfunction()
 
-privkt_add_isa(scalar)
+set(PRIVKT_ALL_SOURCES "${PRIVKT_CPU_SOURCES};${PRIVKT_TOKEN_SOURCES}")
+privkt_add_isa(scalar "${PRIVKT_ALL_SOURCES}")
 if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64|amd64)$" AND CMAKE_CXX_COMPILER_ID MATCHES "GNU|Clang"
    AND NOT CMAKE_OSX_ARCHITECTURES MATCHES "arm64")
-  privkt_add_isa(avx2 -mavx2 -mfma -mbmi2)
-  privkt_add_isa(avx512 -mavx2 -mfma -mbmi2 -mavx512f -mavx512bw -mavx512dq -mavx512vl -mprefer-vector-width=512)
+  privkt_add_isa(avx2 "${PRIVKT_ALL_SOURCES}" -mavx2 -mfma -mbmi2)
+  set(PRIVKT_AVX512 -mavx2 -mfma -mbmi2 -mavx512f -mavx512bw -mavx512dq -mavx512vl -mprefer-vector-width=512)
+  privkt_add_isa(avx512 "${PRIVKT_ALL_SOURCES}" ${PRIVKT_AVX512})
+  privkt_add_isa(avx512vnni "${PRIVKT_TOKEN_SOURCES}" ${PRIVKT_AVX512} -mavx512vnni)
   list(APPEND PRIVKT_CPU_DEFINITIONS PRIVKT_HAS_X86=1)
 endif()

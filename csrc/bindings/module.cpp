@@ -3,11 +3,11 @@
 #include <pybind11/stl.h>
 
 #include <array>
-#include <cfenv>
 #include <memory>
 #include <stdexcept>
 #include <string>
 
+#include "arguments.h"
 #include "build_record.h"
 #include "privkt/gaussian.h"
 #include "privkt/kernels.h"
@@ -16,11 +16,6 @@ namespace py = pybind11;
 using namespace privkt;
 
 namespace {
-
-template <typename T>
-T *at(uintptr_t address) {
-  return reinterpret_cast<T *>(address);
-}
 
 Rows rows_at(uintptr_t data, int element, int64_t batch, int64_t width, int64_t stride, uintptr_t mask) {
   return {at<void>(data), Element(element), batch, width, stride, at<uint8_t>(mask)};
@@ -46,31 +41,6 @@ Products products_at(uintptr_t left, int left_element, int64_t p, int64_t left_s
           batch,
           steps,
           at<uint8_t>(mask)};
-}
-
-// The bounds hold for rounding to nearest and denormals kept, whatever the calling thread has been set to.
-class DefaultFloats {
- public:
-  DefaultFloats() {
-    std::fegetenv(&before_);
-    std::fesetenv(FE_DFL_ENV);
-  }
-  ~DefaultFloats() { std::fesetenv(&before_); }
-  DefaultFloats(const DefaultFloats &) = delete;
-  DefaultFloats &operator=(const DefaultFloats &) = delete;
-
- private:
-  std::fenv_t before_;
-};
-
-NoiseKey key_from(const std::string &bytes) {
-  if (bytes.size() != 32) throw std::invalid_argument("noise key: must have 32 bytes, got " + std::to_string(bytes.size()));
-  NoiseKey key;
-  for (int i = 0; i < 8; ++i) {
-    key.word[i] = 0;
-    for (int byte = 0; byte < 4; ++byte) key.word[i] |= uint32_t(uint8_t(bytes[size_t(4 * i + byte)])) << (8 * byte);
-  }
-  return key;
 }
 
 // (total, element, cell, sigma, key, step, offset, divisor, negative)
@@ -301,6 +271,7 @@ PYBIND11_MODULE(_native, m) {
   bind_embeddings_cpu(m);
   bind_head_cpu(m);
   bind_products_cpu(m);
+  bind_tokens_cpu(m);
 #if defined(PRIVKT_HAS_CUDA)
   bind_cuda(m);
 #endif

@@ -1,4 +1,4 @@
-"""Kernels of private training: clip factors, clipped sums, cryptographic Gaussian noise.
+"""Kernels of private training and of private text: clip factors, clipped sums, noise, draws of words.
 
 Each is a torch.library op in the namespace `privkt`, on CPU and CUDA, with a Python reference that says what it must
 compute. `PRIVKT_KERNELS=reference` is the only way to run the reference, and what it makes is not private; a missing
@@ -7,6 +7,7 @@ native module is an error at the first call, never a silent fallback.
 
 from privkt.kernels.discrete import accounted_sigma, add_discrete_gaussian_, discrete_gaussian_, representable_sigma
 from privkt.kernels.embeddings import clipped_embedding_sum, embedding_sqnorms
+from privkt.kernels.exponential import ByteTable, Levels, byte_table, draw_words, quantised, weight_totals
 from privkt.kernels.factors import ClipFactors, clip_factors, row_sqnorms
 from privkt.kernels.grid import grid_scale
 from privkt.kernels.head import HeadGradient, head_gradient, linear_cross_entropy
@@ -26,14 +27,17 @@ from privkt.kernels.tied import tied_cross, tied_grid_norm, tied_sqnorms
 from privkt.kernels.updates import adamw_update_, sgd_update_
 
 __all__ = [
+    "ByteTable",
     "ClipFactors",
     "HeadGradient",
     "KernelsUnavailable",
+    "Levels",
     "accounted_sigma",
     "adamw_update_",
     "add_discrete_gaussian_",
     "add_gaussian_noise_",
     "build_info",
+    "byte_table",
     "chacha20_block",
     "clip_and_sum",
     "clip_factors",
@@ -41,6 +45,7 @@ __all__ = [
     "clipped_product_sum",
     "clipped_sum",
     "discrete_gaussian_",
+    "draw_words",
     "embedding_sqnorms",
     "gaussian_noise",
     "gaussian_tv_per_coordinate",
@@ -53,6 +58,7 @@ __all__ = [
     "noisy_sum",
     "product_norm_method",
     "product_sqnorms",
+    "quantised",
     "representable_sigma",
     "row_sqnorms",
     "runs_on",
@@ -61,4 +67,5 @@ __all__ = [
     "tied_cross",
     "tied_grid_norm",
     "tied_sqnorms",
+    "weight_totals",
 ]

@@ -21,6 +21,29 @@ def chacha20_block(key: bytes, counter: int, nonce: bytes) -> bytes: ...
 def fast_normals(radius: int, angle: int) -> tuple[float, float, bool]: ...
 def exact_normals(radius: int, angle: int, radius_low: int, angle_low: int) -> tuple[float, float, float, float]: ...
 def cpu_isa() -> str: ...
+
+TOKEN_ISAS: str
+
+# words: data, bias, count, width, stride; queries: data, bias, rows, stride, ids, count
+# how: shift, root, last, weights, wide
+_Five = tuple[int, int, int, int, int]
+_Six = tuple[int, int, int, int, int, int]
+
+def token_isa(isa: str) -> str: ...
+def weight_totals_cpu(queries: _Six, words: _Five, how: _Five, totals: int, isa: str) -> None: ...
+def exponential_draws_cpu(
+    queries: _Six,
+    words: _Five,
+    how: _Five,
+    starts: int,
+    places: int,
+    out: int,
+    key: bytes,
+    step: int,
+    offset: int,
+    isa: str,
+) -> None: ...
+def selected_words_cpu(queries: _Six, words: _Five, how: _Five, r: int, words_drawn: int, isa: str) -> None: ...
 def discrete_gaussian_cpu(
     out: int, count: int, sigma: float, key: bytes, step: int, offset: int, accumulate: bool
 ) -> None: ...

@@ -14,7 +14,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from privkt.kernels import checks, checks_updates, native, native_updates, reference
+from privkt.kernels import (
+    checks,
+    checks_exponential,
+    checks_updates,
+    native,
+    native_exponential,
+    native_updates,
+    reference,
+    reference_exponential,
+    schema_exponential,
+)
 
 _library = torch.library.Library("privkt", "DEF")
 
@@ -58,6 +68,7 @@ SCHEMAS = {
         "float second_decay, float second_weight, float correction, float root_correction, float eps, "
         "float weight_decay, float shrink, float noise_variance, float floor) -> ()"
     ),
+    **schema_exponential.SCHEMAS,
 }
 
 
@@ -93,11 +104,16 @@ FAKES: dict[str, Callable[..., Any]] = {
     "add_discrete_gaussian_": lambda total, sigma, key, step, offset: None,
     "sgd_update_": lambda *args: None,
     "adam_update_": lambda *args: None,
+    **schema_exponential.FAKES,
 }
 
 
 def _implementation(name: str) -> Callable[..., Any]:
-    places = ((checks, checks_updates), (native, native_updates), (reference,))
+    places = (
+        (checks, checks_updates, checks_exponential),
+        (native, native_updates, native_exponential),
+        (reference, reference_exponential),
+    )
     check, on_native, on_reference = (
         next(getattr(module, name) for module in modules if hasattr(module, name)) for modules in places
     )

@@ -15,7 +15,13 @@ from privkt.kernels import _schema, native
 KEY = torch.arange(32, dtype=torch.uint8)
 MASK = torch.tensor([True, False, True])
 IDS = torch.tensor([[0, 1, 2, 2, 3], [0] * 5, [3, 1, 3, 1, 3]])
-NO_FLOATS = {"gaussian_noise_", "discrete_gaussian_", "add_discrete_gaussian_"}  # nothing in them could have a gradient
+TOKEN_OPS = {"weight_totals", "exponential_draws"}
+NO_FLOATS = {
+    "gaussian_noise_",
+    "discrete_gaussian_",
+    "add_discrete_gaussian_",
+    *TOKEN_OPS,
+}  # nothing in them could have a gradient
 
 
 def arguments(op: str) -> tuple:
@@ -28,7 +34,12 @@ def arguments(op: str) -> tuple:
     products = (rows[:, None, :2], rows[:, None, 2:])
     mean = (rows[1].double(), *noise, None, 4.0, False)
     adam = (0.1, 0.1, 0.999, 0.001, 0.001, 0.03, 1e-8, 0.0, 1.0, 0.0, 0.0)
+    words = torch.tensor([[1, -2], [3, 4], [0, 5]], dtype=torch.int8)
+    norms = words.int().square().sum(1, dtype=torch.int32)
+    table = (words, norms, torch.tensor([2, 0, 2]), words, norms, 0, True, 9, torch.arange(20, 10, -1))
     return {
+        "weight_totals": table,
+        "exponential_draws": (*table, KEY, 3, 4),
         "row_sqnorms": (rows, MASK),
         "add_row_sqnorms_": (sqnorms, rows, None),
         "clip_factors": (sqnorms, 1.0, 5, 0.0, MASK),

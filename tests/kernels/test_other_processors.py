@@ -8,7 +8,19 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-STEMS = ("discrete", "embeddings", "factors", "gram", "head", "noise", "products", "sums", "tied", "updates")
+STEMS = (
+    "discrete",
+    "embeddings",
+    "exponential",
+    "factors",
+    "gram",
+    "head",
+    "noise",
+    "products",
+    "sums",
+    "tied",
+    "updates",
+)
 SOURCES = [ROOT / "csrc" / "cpu" / f"{stem}.cpp" for stem in (*STEMS, "dispatch")]
 FLAGS = ["-std=c++17", "-O3", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"]
 

@@ -1,0 +1,65 @@
+// Python's face of the token kernels (exponential.h).
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <array>
+#include <memory>
+
+#include "arguments.h"
+#include "privkt/exponential.h"
+
+namespace py = pybind11;
+
+namespace privkt {
+
+namespace {
+
+// words: data, bias, count, width, stride. queries: data, bias, rows, stride, ids, count. how: shift, root, last, weights, wide.
+using WordArguments = std::array<int64_t, 5>;
+using QueryArguments = std::array<int64_t, 6>;
+using LevelArguments = std::array<int64_t, 5>;
+
+ByteRows words_at(const WordArguments &x) { return {at<int8_t>(uintptr_t(x[0])), at<int32_t>(uintptr_t(x[1])), x[2], x[3], x[4]}; }
+
+ByteQueries queries_at(const QueryArguments &x, int64_t width) {
+  return {{at<int8_t>(uintptr_t(x[0])), at<int32_t>(uintptr_t(x[1])), x[2], width, x[3]}, at<int64_t>(uintptr_t(x[4])), x[5]};
+}
+
+Levels levels_of(const LevelArguments &x) { return {int32_t(x[0]), x[1] != 0, int32_t(x[2])}; }
+WeightTable weights_of(const LevelArguments &x) { return {at<void>(uintptr_t(x[3])), x[4] != 0}; }
+
+}  // namespace
+
+void bind_tokens_cpu(py::module_ &m) {
+  m.attr("TOKEN_ISAS") = built_token_isas();
+  m.def("token_isa", [](const std::string &isa) { return std::string(token_kernels(isa.c_str()).isa); });
+  m.def("weight_totals_cpu", [](const QueryArguments &queries, const WordArguments &words, const LevelArguments &how,
+                                uintptr_t totals, const std::string &isa) {
+    const TokenKernels &kernels = token_kernels(isa.c_str());
+    py::gil_scoped_release unlocked;
+    const DefaultFloats floats;
+    const std::unique_ptr<int64_t[]> workspace(new int64_t[size_t(token_workspace(words[3], words[2]))]);
+    kernels.weight_totals(queries_at(queries, words[3]), words_at(words), levels_of(how), weights_of(how), at<int64_t>(totals),
+                          workspace.get());
+  });
+  m.def("exponential_draws_cpu", [](const QueryArguments &queries, const WordArguments &words, const LevelArguments &how,
+                                    uintptr_t starts, uintptr_t places, uintptr_t out, const py::bytes &key, uint64_t step,
+                                    uint64_t offset, const std::string &isa) {
+    const TokenKernels &kernels = token_kernels(isa.c_str());
+    const TokenDraws draws = {at<int64_t>(starts), at<int64_t>(places), at<int64_t>(out), key_from(key), step, offset};
+    py::gil_scoped_release unlocked;
+    const DefaultFloats floats;
+    const std::unique_ptr<int64_t[]> workspace(new int64_t[size_t(token_workspace(words[3], words[2]))]);
+    kernels.exponential_draws(queries_at(queries, words[3]), words_at(words), levels_of(how), weights_of(how), draws,
+                              workspace.get());
+  });
+  m.def("selected_words_cpu", [](const QueryArguments &queries, const WordArguments &words, const LevelArguments &how,
+                                 uintptr_t r, uintptr_t words_drawn, const std::string &isa) {
+    const DefaultFloats floats;
+    const std::unique_ptr<int64_t[]> workspace(new int64_t[size_t(token_workspace(words[3], words[2]))]);
+    token_kernels(isa.c_str()).selected_words(queries_at(queries, words[3]), words_at(words), levels_of(how), weights_of(how),
+                                              at<uint64_t>(r), at<int64_t>(words_drawn), workspace.get());
+  });
+}
+
+}  // namespace privkt

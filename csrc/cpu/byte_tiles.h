@@ -1,0 +1,212 @@
+// Products of int8 vectors in register tiles, exactly: int32 holds every sum that exponential.h's bounds allow.
+//
+// With VNNI, four bytes a lane: the left side is shifted by 128 to be unsigned, which each word's bias takes back. Else two
+// int16 a lane, whose products no instruction saturates. Everything here is static, for the reason given in portable.h.
+#pragma once
+
+#include "isa.h"
+#include "privkt/exponential.h"
+
+#if defined(__AVX512F__) || defined(__AVX2__)
+#include <immintrin.h>
+#endif
+
+#if defined(__GNUC__)
+#define PRIVKT_UNROLL_TILE _Pragma("GCC unroll 16")
+#else
+#define PRIVKT_UNROLL_TILE
+#endif
+
+namespace privkt::PRIVKT_ISA {
+
+namespace {
+
+#if defined(__AVX512BW__)
+typedef __m512i Ints;
+constexpr int kInts = 16, kQueryRows = 12, kWordVecs = 2;
+inline Ints zero_ints() { return _mm512_setzero_si512(); }
+inline Ints splat_ints(int32_t x) { return _mm512_set1_epi32(x); }
+inline Ints load_ints(const int32_t *p) { return _mm512_loadu_si512(p); }
+inline void store_ints(int32_t *p, Ints x) { _mm512_storeu_si512(p, x); }
+inline Ints distances(Ints query, Ints word, Ints sum) {
+  return _mm512_max_epi32(_mm512_sub_epi32(_mm512_add_epi32(query, word), _mm512_slli_epi32(sum, 1)), _mm512_setzero_si512());
+}
+#if defined(__AVX512VNNI__)
+inline Ints add_products(Ints sum, Ints left, Ints right) { return _mm512_dpbusd_epi32(sum, left, right); }
+#else
+inline Ints add_products(Ints sum, Ints left, Ints right) { return _mm512_add_epi32(sum, _mm512_madd_epi16(left, right)); }
+#endif
+#elif defined(__AVX2__)
+typedef __m256i Ints;
+constexpr int kInts = 8, kQueryRows = 6, kWordVecs = 2;
+inline Ints zero_ints() { return _mm256_setzero_si256(); }
+inline Ints splat_ints(int32_t x) { return _mm256_set1_epi32(x); }
+inline Ints load_ints(const int32_t *p) { return _mm256_loadu_si256(reinterpret_cast<const __m256i *>(p)); }
+inline void store_ints(int32_t *p, Ints x) { _mm256_storeu_si256(reinterpret_cast<__m256i *>(p), x); }
+inline Ints distances(Ints query, Ints word, Ints sum) {
+  return _mm256_max_epi32(_mm256_sub_epi32(_mm256_add_epi32(query, word), _mm256_slli_epi32(sum, 1)), _mm256_setzero_si256());
+}
+inline Ints add_products(Ints sum, Ints left, Ints right) { return _mm256_add_epi32(sum, _mm256_madd_epi16(left, right)); }
+#else
+struct Ints {
+  int32_t lane[8];
+};
+constexpr int kInts = 8, kQueryRows = 4, kWordVecs = 1;
+inline Ints splat_ints(int32_t x) {
+  Ints v;
+  for (int i = 0; i < kInts; ++i) v.lane[i] = x;
+  return v;
+}
+inline Ints zero_ints() { return splat_ints(0); }
+inline Ints load_ints(const int32_t *p) {
+  Ints v;
+  memcpy(v.lane, p, sizeof v.lane);
+  return v;
+}
+inline void store_ints(int32_t *p, Ints x) { memcpy(p, x.lane, sizeof x.lane); }
+inline Ints distances(Ints query, Ints word, Ints sum) {
+  for (int i = 0; i < kInts; ++i) {
+    const int32_t x = query.lane[i] + word.lane[i] - 2 * sum.lane[i];
+    sum.lane[i] = x > 0 ? x : 0;
+  }
+  return sum;
+}
+inline Ints add_products(Ints sum, Ints left, Ints right) {
+  for (int i = 0; i < kInts; ++i) {
+    const int32_t l = left.lane[i], r = right.lane[i];
+    sum.lane[i] += int32_t(int16_t(l)) * int16_t(r) + (l >> 16) * (r >> 16);
+  }
+  return sum;
+}
+#endif
+
+constexpr int kWordCols = kWordVecs * kInts;
+static_assert(kTokenTile % kWordCols == 0, "a tile of sums must consist of whole panels");
+static_assert(token_rows(1) % kQueryRows == 0 && token_rows(4096) % kQueryRows == 0 && token_rows(4097) % kQueryRows == 0,
+              "a block of queries must consist of whole panels");
+
+#if defined(__AVX512VNNI__)
+constexpr int kGroup = 4;  // elements of a lane
+constexpr int32_t kShifted = 128;
+inline int32_t lane_of(const int8_t *p, int count) {
+  uint32_t word = 0;
+  for (int i = 0; i < count; ++i) word |= uint32_t(uint8_t(p[i])) << (8 * i);
+  return int32_t(word);
+}
+inline int32_t whole_lane(const int8_t *p) {
+  int32_t word;
+  memcpy(&word, p, sizeof word);
+  return word;
+}
+inline int32_t left_lane(int32_t lane) { return int32_t(uint32_t(lane) ^ 0x80808080u); }
+#else
+constexpr int kGroup = 2;
+constexpr int32_t kShifted = 0;
+inline int32_t lane_of(const int8_t *p, int count) {
+  return int32_t(uint32_t(uint16_t(int16_t(p[0]))) | (count > 1 ? uint32_t(uint16_t(int16_t(p[1]))) << 16 : 0u));
+}
+inline int32_t whole_lane(const int8_t *p) { return lane_of(p, 2); }
+inline int32_t left_lane(int32_t lane) { return lane; }
+#endif
+
+inline int64_t groups_of(int64_t width) { return (width + kGroup - 1) / kGroup; }
+
+// Vectors `from`, from + 1, ... as [groups][panel] lanes; those that are not there are zeros. row(i) is where vector i lies.
+template <int panel, bool left, typename Row>
+inline void pack_lanes(Row row, int64_t count, int64_t width, int32_t *to) {
+  static const int8_t nothing[kGroup] = {};
+  const int64_t whole = width / kGroup, groups = groups_of(width);
+  const int8_t *rows[panel];
+  for (int c = 0; c < panel; ++c) rows[c] = c < count ? row(c) : nullptr;
+  for (int64_t t = 0; t < groups; ++t) {
+    for (int c = 0; c < panel; ++c) {
+      const int8_t *p = rows[c] == nullptr ? nothing : rows[c] + t * kGroup;
+      const int32_t lane = t < whole ? whole_lane(p) : lane_of(p, rows[c] == nullptr ? kGroup : int(width - whole * kGroup));
+      to[t * panel + c] = left ? left_lane(lane) : lane;
+    }
+  }
+}
+
+// x[i][j] of the query panel and the word panel.
+inline void distance_tile(const int32_t *left, const int32_t *right, int64_t groups, const int32_t *query_bias,
+                          const int32_t *word_bias, int32_t *tile) {
+  Ints sum[kQueryRows][kWordVecs];
+  PRIVKT_UNROLL_TILE
+  for (int i = 0; i < kQueryRows; ++i) {
+    PRIVKT_UNROLL_TILE
+    for (int v = 0; v < kWordVecs; ++v) sum[i][v] = zero_ints();
+  }
+  for (int64_t t = 0; t < groups; ++t) {
+    Ints r[kWordVecs];
+    PRIVKT_UNROLL_TILE
+    for (int v = 0; v < kWordVecs; ++v) r[v] = load_ints(right + t * kWordCols + v * kInts);
+    PRIVKT_UNROLL_TILE
+    for (int i = 0; i < kQueryRows; ++i) {
+      const Ints l = splat_ints(left[t * kQueryRows + i]);
+      PRIVKT_UNROLL_TILE
+      for (int v = 0; v < kWordVecs; ++v) sum[i][v] = add_products(sum[i][v], l, r[v]);
+    }
+  }
+  PRIVKT_UNROLL_TILE
+  for (int i = 0; i < kQueryRows; ++i) {
+    PRIVKT_UNROLL_TILE
+    for (int v = 0; v < kWordVecs; ++v) {
+      const Ints x = distances(splat_ints(query_bias[i]), load_ints(word_bias + v * kInts), sum[i][v]);
+      store_ints(tile + i * kWordCols + v * kInts, x);
+    }
+  }
+}
+
+inline int32_t dot(const int8_t *a, const int8_t *b, int64_t width) {
+  int32_t sum = 0;
+  for (int64_t i = 0; i < width; ++i) sum += int32_t(a[i]) * int32_t(b[i]);
+  return sum;
+}
+
+inline int64_t vector_of(const ByteQueries &queries, int64_t i) { return queries.ids == nullptr ? i : queries.ids[i]; }
+
+inline int32_t distance(const ByteQueries &queries, int64_t i, const ByteRows &words, int64_t word) {
+  const int64_t at = vector_of(queries, i);
+  const int32_t product = dot(queries.rows.data + at * queries.rows.stride, words.data + word * words.stride, words.width);
+  const int32_t x = queries.rows.bias[at] + words.bias[word] - 2 * product;
+  return x > 0 ? x : 0;
+}
+
+// A block of queries against every word. use(query, queries, word, words, tile): x of some queries, numbered within the block,
+// and some words, row i of the tile at tile + i * kWordCols. `memory` holds token_rows(width) queries, and a panel of words.
+template <typename Use>
+inline void distances_by_tiles(const ByteQueries &queries, int64_t from, int64_t count, const ByteRows &words, int32_t *memory,
+                               Use use) {
+  const int64_t width = words.width, groups = groups_of(width);
+  const int64_t panels = (count + kQueryRows - 1) / kQueryRows;
+  int32_t *left = memory, *right = left + panels * kQueryRows * groups;
+  int32_t tile[kQueryRows * kWordCols], query_bias[kQueryRows], word_bias[kWordCols];
+  const auto row = [&](int64_t i) { return queries.rows.data + vector_of(queries, from + i) * queries.rows.stride; };
+  for (int64_t p = 0; p < panels; ++p) {
+    const int64_t first = p * kQueryRows;
+    pack_lanes<kQueryRows, true>([&](int64_t i) { return row(first + i); }, count - first, width, left + first * groups);
+  }
+  for (int64_t word = 0; word < words.count; word += kWordCols) {
+    const int64_t here = words.count - word < kWordCols ? words.count - word : kWordCols;
+    pack_lanes<kWordCols, false>([&](int64_t i) { return words.data + (word + i) * words.stride; }, here, width, right);
+    for (int64_t c = 0; c < kWordCols; ++c) {
+      word_bias[c] = c < here ? words.bias[word + c] : 0;
+      if (kShifted == 0 || c >= here) continue;
+      int32_t sum = 0;
+      for (int64_t j = 0; j < width; ++j) sum += words.data[(word + c) * words.stride + j];
+      word_bias[c] += 2 * kShifted * sum;
+    }
+    for (int64_t p = 0; p < panels; ++p) {
+      const int64_t first = p * kQueryRows, rows = count - first < kQueryRows ? count - first : kQueryRows;
+      for (int i = 0; i < kQueryRows; ++i) {
+        query_bias[i] = i < rows ? queries.rows.bias[vector_of(queries, from + first + i)] : 0;
+      }
+      distance_tile(left + first * groups, right, groups, query_bias, word_bias, tile);
+      use(first, rows, word, here, tile);
+    }
+  }
+}
+
+}  // namespace
+
+}  // namespace privkt::PRIVKT_ISA

@@ -1,0 +1,75 @@
+// Which instruction set the token kernels run: as the others', and VNNI beside AVX-512 where the processor has it.
+#include <stdexcept>
+#include <string>
+
+#include "privkt/exponential.h"
+
+#define PRIVKT_DECLARE(isa)                                                                                                  \
+  namespace privkt::isa {                                                                                                    \
+  void weight_totals(const ByteQueries &, const ByteRows &, const Levels &, const WeightTable &, int64_t *, int64_t *);      \
+  void exponential_draws(const ByteQueries &, const ByteRows &, const Levels &, const WeightTable &, const TokenDraws &,     \
+                         int64_t *);                                                                                         \
+  void selected_words(const ByteQueries &, const ByteRows &, const Levels &, const WeightTable &, const uint64_t *,          \
+                      int64_t *, int64_t *);                                                                                 \
+  }
+#define PRIVKT_TABLE(isa) \
+  TokenKernels { #isa, isa::weight_totals, isa::exponential_draws, isa::selected_words }
+
+PRIVKT_DECLARE(scalar)
+#if defined(PRIVKT_HAS_X86)
+PRIVKT_DECLARE(avx2)
+PRIVKT_DECLARE(avx512)
+PRIVKT_DECLARE(avx512vnni)
+#endif
+
+namespace privkt {
+
+namespace {
+
+bool runs_here(const std::string &isa) {
+  if (isa == "scalar") return true;
+#if defined(PRIVKT_HAS_X86)
+  __builtin_cpu_init();
+  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2");
+  if (isa == "avx2") return avx2;
+  const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+  if (isa == "avx512") return avx512;
+  if (isa == "avx512vnni") return avx512 && __builtin_cpu_supports("avx512vnni");
+#endif
+  return false;
+}
+
+}  // namespace
+
+const char *built_token_isas() {
+#if defined(PRIVKT_HAS_X86)
+  return "scalar,avx2,avx512,avx512vnni";
+#else
+  return "scalar";
+#endif
+}
+
+const TokenKernels &token_kernels(const char *asked) {
+  static const TokenKernels scalar_kernels = PRIVKT_TABLE(scalar);
+#if defined(PRIVKT_HAS_X86)
+  static const TokenKernels avx2_kernels = PRIVKT_TABLE(avx2), avx512_kernels = PRIVKT_TABLE(avx512),
+                            vnni_kernels = PRIVKT_TABLE(avx512vnni);
+#endif
+  std::string isa = asked;
+  if (isa.empty()) {
+    isa = cpu_kernels().isa;
+    if (isa == "avx512" && runs_here("avx512vnni")) isa = "avx512vnni";
+  } else if (!runs_here(isa)) {
+    throw std::runtime_error("token kernels: the instruction set must be one of " + std::string(built_token_isas()) +
+                             " that this processor has, got '" + isa + "'; leave it out to let the processor decide");
+  }
+#if defined(PRIVKT_HAS_X86)
+  if (isa == "avx512vnni") return vnni_kernels;
+  if (isa == "avx512") return avx512_kernels;
+  if (isa == "avx2") return avx2_kernels;
+#endif
+  return scalar_kernels;
+}
+
+}  // namespace privkt

@@ -1,0 +1,98 @@
+"""The token ops over the native module: queries cut for threads, addresses handed down."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from privkt.kernels import native
+
+isa = ""  # tests set it: the instruction set to run, or the best that there is
+_PRODUCTS_A_THREAD = 1 << 23
+
+
+def _vectors(rows: Tensor, bias: Tensor) -> tuple[int, ...]:
+    return rows.data_ptr(), bias.data_ptr(), rows.shape[0], rows.shape[1], rows.stride(0)
+
+
+def _queries(queries: Tensor, bias: Tensor, ids: Tensor | None, start: int, stop: int) -> tuple[int, ...]:
+    """Where queries start...stop lie: among the rows of a table by their ids, or one after another."""
+    if ids is not None:
+        return (
+            queries.data_ptr(),
+            bias.data_ptr(),
+            queries.shape[0],
+            queries.stride(0),
+            native._at(ids, start),
+            stop - start,
+        )
+    return native._at(queries, start), native._at(bias, start), stop - start, queries.stride(0), 0, stop - start
+
+
+def _how(shift: int, root: bool, last: int, weights: Tensor) -> tuple[int, ...]:
+    return shift, root, last, weights.data_ptr(), weights.dtype == torch.int64
+
+
+def _grain(rows: Tensor) -> int:
+    return _PRODUCTS_A_THREAD // max(rows.numel(), 1) + 1
+
+
+def _count(queries: Tensor, ids: Tensor | None) -> int:
+    return len(queries) if ids is None else len(ids)
+
+
+def weight_totals(
+    queries: Tensor,
+    query_bias: Tensor,
+    ids: Tensor | None,
+    rows: Tensor,
+    bias: Tensor,
+    shift: int,
+    root: bool,
+    last: int,
+    weights: Tensor,
+) -> Tensor:
+    count = _count(queries, ids)
+    totals = rows.new_empty(count, dtype=torch.int64)
+    words, how = _vectors(rows, bias), _how(shift, root, last, weights)
+
+    def run(start: int, stop: int) -> tuple[Any, ...]:
+        return _queries(queries, query_bias, ids, start, stop), words, how, native._at(totals, start), isa
+
+    native._split("weight_totals", rows.device, count, _grain(rows), run)
+    return totals
+
+
+def exponential_draws(
+    queries: Tensor,
+    query_bias: Tensor,
+    ids: Tensor | None,
+    rows: Tensor,
+    bias: Tensor,
+    shift: int,
+    root: bool,
+    last: int,
+    weights: Tensor,
+    key: Tensor,
+    step: int,
+    offset: int,
+) -> Tensor:
+    count = _count(queries, ids)
+    out = rows.new_empty(count, dtype=torch.int64)
+    words, how = _vectors(rows, bias), _how(shift, root, last, weights)
+    if ids is None:
+        places = starts = torch.arange(count + 1, device=rows.device)
+    else:  # the work is one row of weights for each different id; the draws are each occurrence's own
+        ids, inverse, counts = torch.unique(ids, return_inverse=True, return_counts=True)
+        places = torch.argsort(inverse, stable=True)
+        starts = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
+    counter = (bytes(key.tolist()), step % 2**64, offset)
+
+    def run(start: int, stop: int) -> tuple[Any, ...]:
+        chosen = _queries(queries, query_bias, ids, start, stop)
+        return chosen, words, how, native._at(starts, start), places.data_ptr(), out.data_ptr(), *counter, isa
+
+    native._split("exponential_draws", rows.device, len(starts) - 1, _grain(rows), run)
+    return out
