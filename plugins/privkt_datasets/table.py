@@ -6,6 +6,7 @@ No message repeats a value of the file: rows are named by number, values by type
 from __future__ import annotations
 
 import difflib
+import json
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -91,7 +92,7 @@ def to_rows(source: DataSource, options: Options, table: Table) -> Rows:
         text=reader.texts(source.text),
         label=reader.labels() if source.label is not None else None,
         ids=reader.ids(),
-        columns={name: reader.plain(name) for name in options.columns},
+        columns={name: reader.plain(name, lists=True) for name in options.columns},
     )
 
 
@@ -137,8 +138,17 @@ class _Reader:
     def texts(self, name: str) -> tuple[str, ...]:
         return tuple(self.checked(name, i, cell, numbers=False) for i, cell in enumerate(self.cells(name)))
 
-    def plain(self, name: str) -> tuple[str, ...]:
-        return tuple(self.checked(name, i, cell, numbers=True) for i, cell in enumerate(self.cells(name)))
+    def plain(self, name: str, *, lists: bool = False) -> tuple[str, ...]:
+        return tuple(
+            self.listed(name, i, cell)
+            if lists and isinstance(cell, list)
+            else self.checked(name, i, cell, numbers=True)
+            for i, cell in enumerate(self.cells(name))
+        )
+
+    def listed(self, name: str, i: int, cell: list[Any]) -> str:
+        """A list of texts, as one line of JSON."""
+        return json.dumps([self.checked(name, i, part, numbers=True) for part in cell], ensure_ascii=False)
 
     def ids(self) -> tuple[str, ...]:
         if self.options.id is None:

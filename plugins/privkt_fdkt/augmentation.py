@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from privkt.contracts import Backend, Capability, Generation, LabelledText, Progress, Prompt, Sampling
+from privkt.contracts import Backend, Generation, LabelledText, Progress, Prompt, Sampling
 from privkt.synthesis.asking import ask
 from privkt.synthesis.filters import FilterReport, keep_valid
 from privkt.synthesis.parsing import ParseReport, labelled_texts
@@ -136,11 +136,3 @@ def read_answers(
         rows.extend(found)
         total += report
     return rows, total
-
-
-def uses_chat(llm: Backend, layout: str) -> bool:
-    """Whether prompts are conversations: as configured, or where the backend cannot continue plain text."""
-    if layout != "auto":
-        return layout == "chat"
-    can = llm.probe()
-    return Capability.CHAT in can and Capability.GENERATE not in can

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import os
 import random
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from privkt.contracts import Adapter, Backend, Example, LabelledText, Model, Progress, Rows
 from privkt_fdkt.config import SlmConfig
@@ -144,28 +142,3 @@ def scores(found: Sequence[str], wanted: Sequence[str], labels: Sequence[str]) -
 def rows_of(rows: Rows) -> tuple[LabelledText, ...]:
     """Rows of a data set as labelled texts."""
     return tuple(LabelledText(text, label) for text, label in zip(rows.text, rows.label or (), strict=True))
-
-
-class ArmResults:
-    """Results of finished arms in the step's folder, so that a resumed step trains only the others."""
-
-    def __init__(self, folder: Path) -> None:
-        self._path = folder / "arms.json"
-        self._found: dict[str, Any] = json.loads(self._path.read_text()) if self._path.exists() else {}
-
-    def __contains__(self, arm: str) -> bool:
-        return arm in self._found
-
-    def __getitem__(self, arm: str) -> Any:
-        return self._found[arm]
-
-    def put(self, arm: str, result: Mapping[str, Any]) -> None:
-        """Stores one arm's result before the next arm is begun."""
-        self._found[arm] = dict(result)
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        waiting = self._path.with_suffix(".waiting")
-        with waiting.open("w", encoding="utf-8") as file:
-            json.dump(self._found, file)
-            file.flush()
-            os.fsync(file.fileno())
-        waiting.replace(self._path)

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from privkt.contracts import Backend, LabelledText, Progress
+from privkt.synthesis.asking import uses_chat
 from privkt.synthesis.templates import Template
 from privkt_fdkt.arms import Arm
-from privkt_fdkt.augmentation import augment, uses_chat
+from privkt_fdkt.augmentation import augment
 from privkt_fdkt.config import FDKTConfig
 from privkt_fdkt.selection import select
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from privkt.contracts import Backend, Generation, NoProgress, Progress, Prompt, Sampling, public_digest
+from privkt.contracts import Backend, Capability, Generation, NoProgress, Progress, Prompt, Sampling, public_digest
 
 
 def ask(
@@ -44,6 +44,14 @@ def ask(
         answers.extend(batch)
         task.advance(len(batch))
     return answers
+
+
+def uses_chat(llm: Backend, layout: str) -> bool:
+    """Whether prompts are conversations: as configured, or where the backend cannot continue plain text."""
+    if layout != "auto":
+        return layout == "chat"
+    can = llm.probe()
+    return Capability.CHAT in can and Capability.GENERATE not in can
 
 
 def _plain(prompt: Prompt) -> str:

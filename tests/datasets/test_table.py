@@ -91,3 +91,13 @@ def test_hub_label_features_give_their_names(tmp_path):
 def test_an_unknown_option_gets_the_nearest(tmp_path):
     with pytest.raises(RefusedInput, match=r"^data \(json\): unknown option 'limt'; did you mean 'limit'\?$"):
         load(tmp_path, rows_of("a", "b"), options={"limt": 2})
+
+
+def test_a_list_in_a_further_column_is_a_line_of_json_and_nowhere_else(tmp_path):
+    rows = [{"text": "t", "label": str(i % 2), "choices": ["a", 'b "c"', 3]} for i in range(2)]
+    found = load(tmp_path, rows, options={"columns": ["choices"]})
+    assert found.columns["choices"] == ('["a", "b \\"c\\"", "3"]',) * 2
+    with pytest.raises(RefusedInput, match=r"column 'choices' must hold text, got list"):
+        load(tmp_path, rows, text="choices")
+    with pytest.raises(RefusedInput, match=r"row 1 .*must hold text or a whole number, got dict"):
+        load(tmp_path, [{**row, "choices": [{}]} for row in rows], options={"columns": ["choices"]})

@@ -1,10 +1,11 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from privkt_fdkt.augmentation import DemonstrationQueues, augment, balanced_prompts, read_answers, uses_chat
+from privkt_fdkt.augmentation import DemonstrationQueues, augment, balanced_prompts, read_answers
 from privkt_fdkt.config import FDKTConfig
 
 from privkt.contracts import Capability, Generation, LabelledText
+from privkt.synthesis.asking import uses_chat
 from privkt.synthesis.templates import TemplateConfig, make_template
 
 LABELS = ("negative", "positive", "neither")
