@@ -1,1 +1,1 @@
-"""Mechanisms for single values: exact, discrete, sampled with the system's secure randomness."""
+"""Mechanisms: single values, vectors, and tokens of a public vocabulary, sampled with secure randomness."""

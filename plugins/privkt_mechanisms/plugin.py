@@ -8,7 +8,7 @@ from privkt.plugins.types import MechanismSpec
 
 @hookimpl
 def privkt_mechanisms() -> tuple[MechanismSpec, ...]:
-    """Two mechanisms whose arithmetic is exact: integers and fractions, no floating point on the private path."""
+    """Single values exactly: integers and fractions. Tokens by integer weights; what is unproven says none."""
     return (
         MechanismSpec(
             name="randomised_response",
@@ -28,4 +28,17 @@ def privkt_mechanisms() -> tuple[MechanismSpec, ...]:
             neighbouring="zero-out",
             proof="docs/proofs/geometric.md",
         ),
+        _tokens("exponential", "Exponential", "A word of the vocabulary, likelier the nearer it is.", "pure"),
+    )
+
+
+def _tokens(name: str, attribute: str, summary: str, guarantee: str) -> MechanismSpec:
+    return MechanismSpec(
+        name=name,
+        factory=f"privkt_mechanisms.{name}:{attribute}",
+        summary=summary,
+        guarantee=guarantee,
+        unit="token",
+        neighbouring="local",
+        proof="" if guarantee == "none" else "docs/proofs/tokens.md",
     )

@@ -40,16 +40,28 @@ class TokenMechanism(Mechanism[int, int]):
     def probabilities(self, ids: NDArray[np.int64]) -> NDArray[np.float64]:
         """The law really sampled, a row an id. Shapes: ids [n]; result [n, size], each row sums to 1."""
 
+    @property
+    def has_law(self) -> bool:
+        """Whether `probabilities` is known; where it is not, it raises RefusedInput and there is no certificate."""
+        return True
+
     def sample(self, value: int) -> int:
+        return int(self.sample_ids(self._one(value))[0])
+
+    def distribution(self, value: int) -> Mapping[Hashable, float] | None:
+        ids = self._one(value)
+        if not self.has_law:
+            return None
+        return {token: float(mass) for token, mass in enumerate(self.probabilities(ids)[0])}
+
+    def _one(self, value: int) -> NDArray[np.int64]:
         import numpy as np
 
-        return int(self.sample_ids(np.asarray([value], dtype=np.int64))[0])
-
-    def distribution(self, value: int) -> Mapping[Hashable, float]:
-        import numpy as np
-
-        row = self.probabilities(np.asarray([value], dtype=np.int64))[0]
-        return {token: float(mass) for token, mass in enumerate(row)}
+        # neither text nor True nor 1.0 is an id: numpy would make one of them
+        whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
+        ids = np.asarray([value if whole and abs(value) < 2**62 else -1], dtype=np.int64)
+        self.need_ids(ids)
+        return ids
 
     def need_ids(self, ids: NDArray[np.int64]) -> None:
         """Raises RefusedInput for anything that is not an id; the message does not repeat it."""

@@ -16,7 +16,7 @@ except ImportError as error:
         "install them with `pip install 'privkt[testing]'`"
     ) from error
 
-for _module in ("backend", "dataset", "mechanism", "method", "protocol", "statistics"):
+for _module in ("backend", "dataset", "mechanism", "method", "protocol", "statistics", "tokens"):
     pytest.register_assert_rewrite(f"privkt.testing.{_module}")
 
 from privkt.testing.backend import BackendSuite  # noqa: E402
@@ -24,6 +24,7 @@ from privkt.testing.dataset import DatasetSuite  # noqa: E402
 from privkt.testing.mechanism import MechanismSuite  # noqa: E402
 from privkt.testing.method import MethodSuite  # noqa: E402
 from privkt.testing.sites import MemoryState, client_site, private_data, server_site  # noqa: E402
+from privkt.testing.tokens import TokenMechanismSuite  # noqa: E402
 
 __all__ = [
     "BackendSuite",
@@ -31,6 +32,7 @@ __all__ = [
     "MechanismSuite",
     "MemoryState",
     "MethodSuite",
+    "TokenMechanismSuite",
     "client_site",
     "private_data",
     "server_site",

@@ -1,0 +1,133 @@
+"""TokenMechanismSuite: what every mechanism that replaces tokens must do, on top of MechanismSuite."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Hashable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+
+from privkt.contracts import TokenMechanism
+from privkt.privacy import Kind, RefusedInput, Unit
+from privkt.testing.mechanism import MechanismSuite
+from privkt.testing.statistics import CUT_OFF, chi_square_p, renyi
+
+_SLACK = 1e-9
+_ORDERS = (1.01, 2.0, 8.0, 64.0)
+_FEW = 64
+
+
+class TokenMechanismSuite(MechanismSuite):
+    """Subclass it like MechanismSuite; `mechanisms` are TokenMechanisms over small public tables, at most 64 words.
+
+    Every row of the law is enumerated, so certificates are held against the truth. `faithful`: a token is at least
+    as likely to stay itself as to become any one other; mechanisms of which that is not true turn it off.
+    """
+
+    faithful: bool = True
+
+    def inputs(self, mechanism: Any) -> Sequence[int]:
+        return [0, mechanism.size - 1]
+
+    def neighbours(self, mechanism: Any) -> Iterable[tuple[int, int]]:
+        return ((x, y) for x in range(mechanism.size) for y in range(mechanism.size) if x != y)
+
+    def outsiders(self, mechanism: Any) -> Sequence[Any]:
+        return [self.canary, -1, mechanism.size, 0.0, True, None, self.canary.encode(), 2**64]
+
+    def laws(self) -> list[tuple[TokenMechanism, np.ndarray]]:
+        """Every mechanism whose law is known, with the whole of it."""
+        return [(m, m.probabilities(np.arange(m.size))) for m in self.token_mechanisms() if m.has_law]
+
+    def token_mechanisms(self) -> list[TokenMechanism]:
+        found = []
+        for mechanism in self.mechanisms():
+            assert isinstance(mechanism, TokenMechanism)
+            assert mechanism.size <= _FEW, f"give tables of at most {_FEW} words: every pair is enumerated"
+            found.append(mechanism)
+        return found
+
+    def test_rows_of_the_law_are_distributions_over_the_vocabulary(self) -> None:
+        for mechanism, law in self.laws():
+            assert law.shape == (mechanism.size, mechanism.size)
+            assert (law >= 0).all()
+            assert np.abs(law.sum(axis=1) - 1).max() <= 1e-12, "a row does not sum to 1"
+
+    def test_no_certificate_is_below_the_enumerated_truth(self) -> None:
+        for mechanism, law in self.laws():
+            certificate = mechanism.certificate
+            with np.errstate(divide="ignore"):
+                logs = np.log(law)
+            seen = np.isfinite(logs).any(axis=0)
+            truth = float((logs.max(axis=0) - logs.min(axis=0))[seen].max())
+            assert certificate.epsilon_range >= truth - _SLACK, "epsilon_range is below the enumerated truth"
+            if certificate.epsilon_exact is not None:
+                assert certificate.epsilon_exact >= truth - _SLACK, "epsilon_exact is below the enumerated truth"
+                assert certificate.epsilon_exact <= truth + 1e-3 or math.isinf(truth), "epsilon_exact is not exact"
+            if math.isfinite(certificate.rho):
+                rows: list[dict[Hashable, float]] = [dict(enumerate(row)) for row in law[:8]]
+                for order in _ORDERS:
+                    worst = max(renyi(p, q, order) for p in rows for q in rows)
+                    assert worst <= certificate.rho * order * (1 + _SLACK) + _SLACK, "rho is below the truth"
+
+    def test_guarantee_event_and_certificate_are_one_promise(self) -> None:
+        for mechanism in self.token_mechanisms():
+            guarantee, certificate = mechanism.guarantee, mechanism.certificate
+            assert guarantee.unit is Unit.TOKEN, "the unit of a token mechanism is one token"
+            assert guarantee.is_private == math.isfinite(certificate.epsilon), (
+                "a guarantee needs a finite certificate, and where one is infinite the kind is none"
+            )
+            if guarantee.kind is Kind.PURE:
+                assert guarantee.epsilon == certificate.epsilon
+
+    def test_every_word_can_become_every_word(self) -> None:
+        for mechanism, law in self.laws():
+            if mechanism.guarantee.is_private:
+                assert law.min() > 0, "an output that some token cannot give has no finite epsilon"
+
+    def test_a_token_is_likeliest_to_stay_itself(self) -> None:
+        if not self.faithful:
+            pytest.skip("this mechanism does not favour the token itself")
+        for _, law in self.laws():
+            assert (np.diag(law) >= law.max(axis=1) * (1 - 1e-9)).all(), "another word is likelier than the token"
+
+    def test_draws_keep_their_places_and_follow_their_rows(self) -> None:
+        laws = self.laws()
+        for mechanism, law in laws:
+            ids = np.arange(self.draws) % mechanism.size
+            drawn = mechanism.sample_ids(ids.reshape(2, -1)).reshape(-1)
+            assert drawn.dtype == np.int64
+            assert 0 <= drawn.min() <= drawn.max() < mechanism.size
+            expected: dict[Hashable, float] = {
+                (x, y): law[x, y] * (ids == x).mean() for x in range(mechanism.size) for y in range(mechanism.size)
+            }
+            p = chi_square_p(zip(ids.tolist(), drawn.tolist(), strict=True), expected)
+            assert p >= CUT_OFF / len(laws), f"draws do not follow the law of their own token (p = {p:.2g})"
+
+    def test_equal_tokens_of_one_call_draw_independently(self) -> None:
+        laws = self.laws()
+        for mechanism, law in laws:
+            drawn = mechanism.sample_ids(np.zeros(self.draws // 2 * 2, dtype=np.int64)).reshape(-1, 2)
+            pairs = Counter(map(tuple, drawn.tolist()))
+            row = law[0]
+            expected: dict[Hashable, float] = {
+                (y, z): float(row[y] * row[z]) for y in range(mechanism.size) for z in range(mechanism.size)
+            }
+            p = chi_square_p(pairs.elements(), expected)
+            assert p >= CUT_OFF / len(laws), f"neighbouring draws of one token are not independent (p = {p:.2g})"
+
+    def test_no_call_no_draw(self) -> None:
+        for mechanism in self.token_mechanisms():
+            assert mechanism.sample_ids(np.zeros((0,), dtype=np.int64)).shape == (0,)
+
+    def test_one_unknown_id_refuses_the_whole_call(self) -> None:
+        for mechanism in self.token_mechanisms():
+            for stranger in (-1, mechanism.size, 731519):
+                with pytest.raises(RefusedInput, match="whole numbers in") as caught:
+                    mechanism.sample_ids(np.array([0, stranger, 0]))
+                assert str(stranger) not in str(caught.value) or stranger == mechanism.size
+            with pytest.raises(RefusedInput, match="whole numbers in"):
+                mechanism.sample_ids(np.array([0.0]))
