@@ -172,7 +172,7 @@ class Gathering:
         modes = self.arrangement.modes
         stored = {name: self._row(slot) for name, slot in site.slots.items() if modes[slot.name] in IN_ROWS}
         if stored:
-            slices = HeadSlices(self._positions_of_units)
+            slices = self._head()
             slices.add(gradient)
             slices.add_rows(stored.get("weight"), stored.get("bias"))
         for name, slot in site.slots.items():
@@ -181,7 +181,7 @@ class Gathering:
             if modes[slot.name] not in IN_SLICES:
                 self._refuse(slot)
             own = self._kept.setdefault(slot.name, Kept())
-            own.head = own.head or HeadSlices(self._positions_of_units)
+            own.head = own.head or self._head()
             own.head.add(gradient)
 
     def arrive_rows(self, slot: Slot, grads: Tensor) -> None:
@@ -213,7 +213,8 @@ class Gathering:
             mask = mask.view(-1, self._records).any(1)
         if before is not None:
             mask = mask | before
-        return SampleGradients(self._layout, arrangement, self._store, self._kept, mask)
+        kept, self._kept = self._kept, {}  # the graph of the losses may live on, and knows this gathering
+        return SampleGradients(self._layout, arrangement, self._store, kept, mask)
 
     # -- inside -----------------------------------------------------------------------------------------------------
 
@@ -224,12 +225,15 @@ class Gathering:
         would let that record decide whether this unit counts.
         """
         assert self._mask is not None
-        _need_samples_first(x, self.samples)
-        mask = self._mask.view(-1, *(1 for _ in x.shape[1:]))
-        return by_unit(x.masked_fill(~mask, 0), self._records)
+        return _of_units(x, self._mask, self._records)
 
-    def _positions_of_units(self, x: Tensor) -> Tensor:
-        return self._of_units(x).flatten(1, -2) if self._pooled else x
+    def _head(self) -> HeadSlices:
+        if not self._pooled:
+            return HeadSlices(lambda x: x)
+        # Of the mask and not of self: the two would hold one another, and activations, until a garbage collection.
+        mask, records = self._mask, self._records
+        assert mask is not None
+        return HeadSlices(lambda x: _of_units(x, mask, records).flatten(1, -2))
 
     def _row(self, slot: Slot) -> Tensor:
         if slot.name not in self._store.views:
@@ -249,6 +253,11 @@ def _need_samples_first(x: Tensor, samples: int) -> None:
             f"PrivateTraining: where a unit has several records, what a rule keeps must have the {samples} samples of "
             f"the microbatch first, got shape {tuple(x.shape)}; take what all samples share from the module instead"
         )
+
+
+def _of_units(x: Tensor, mask: Tensor, records: int) -> Tensor:
+    _need_samples_first(x, len(mask))
+    return by_unit(x.masked_fill(~mask.view(-1, *(1 for _ in x.shape[1:])), 0), records)
 
 
 def by_unit(x: Tensor, records: int) -> Tensor:

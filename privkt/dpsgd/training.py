@@ -258,6 +258,7 @@ class PrivateTraining:
             gradients = self._engine.backward(losses, current.mask)
             if current.ends:
                 self._mean.add(gradients)
+            del gradients  # what they are made of, before the optimizer needs memory
         self._engine.close()
         self._current = None
         if current.last:

@@ -1,5 +1,8 @@
 """Trained heads whose losses come from hidden states: the same gradients as from logits, which are never whole."""
 
+import gc
+import weakref
+
 import pytest
 import torch
 from torch import nn
@@ -197,3 +200,18 @@ def test_trying_the_head_out_leaves_no_trace_in_the_microbatch(dp):
             engine.backward(from_hidden(model, rows), EVERYONE)
         found.append(len(engine._arrangements._known))
     assert found == [1, 1]
+
+
+def test_nothing_of_a_microbatch_waits_for_a_garbage_collection(dp):
+    model, rows = dp.make("llama-tied"), ids()
+    gc.collect()
+    gc.disable()
+    try:
+        engine, gradients = gradients_of(model, rows)
+        gradients.sqnorms()
+        hidden = weakref.ref(gradients._kept["model.embed_tokens.weight"].head)
+        del gradients
+        engine.forget()
+        assert hidden() is None
+    finally:
+        gc.enable()
