@@ -239,4 +239,18 @@ def _with_absolute_paths(config: RunConfig, base: Path) -> RunConfig:
         for c in config.clients
     )
     evaluation = EvaluationConfig(data=placed(config.evaluation.data)) if config.evaluation else None
-    return config.model_copy(update={"clients": clients, "evaluation": evaluation})
+    settings = _with_placed_blocks(config.method_config, base)
+    return config.model_copy(update={"clients": clients, "evaluation": evaluation, "method_config": settings})
+
+
+def _with_placed_blocks(values: Any, base: Path) -> Any:
+    """A method's settings in which data blocks, mappings of `source` and `path`, have absolute paths."""
+    if isinstance(values, list):
+        return [_with_placed_blocks(value, base) for value in values]
+    if not isinstance(values, dict):
+        return values
+    placed = {key: _with_placed_blocks(value, base) for key, value in values.items()}
+    path = placed.get("path")
+    if "source" in placed and isinstance(path, str) and not Path(path).is_absolute():
+        placed["path"] = str((base / path).resolve())
+    return placed

@@ -190,3 +190,23 @@ def test_describe_serves_a_methods_own_config():
 
 def test_the_schema_is_json():
     assert RunConfig.model_json_schema()["type"] == "object"
+
+
+def test_data_blocks_of_a_method_start_at_the_configs_folder_like_all_others(tmp_path):
+    raw = {
+        "method": "m",
+        "budget": {"epsilon": 1},
+        "client": {"data": {"name": "d", "size": 1, "path": "rows.jsonl"}},
+        "m": {
+            "public": {"source": "json", "path": "more.jsonl"},
+            "path": "stays",
+            "list": [{"source": 1, "path": "/a"}],
+        },
+    }
+    config = parse_config(raw, base=tmp_path)
+    assert config.clients[0].data.path == str(tmp_path / "rows.jsonl")
+    assert config.method_config == {
+        "public": {"source": "json", "path": str(tmp_path / "more.jsonl")},
+        "path": "stays",
+        "list": [{"source": 1, "path": "/a"}],
+    }

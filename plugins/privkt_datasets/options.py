@@ -16,7 +16,7 @@ COMMON = ("columns", "id", "label_map", "limit")
 @dataclass(frozen=True)
 class Options:
     """`id` names a column of unique ids; `columns` further columns, of text, whole numbers or lists of them (kept
-    as a line of JSON); `label_map` turns values of the file into declared labels; `limit` takes the first rows alone."""
+    as a line of JSON); `label_map` turns values of the file into declared labels; `limit` takes the first rows."""
 
     id: str | None = None
     columns: tuple[str, ...] = ()
