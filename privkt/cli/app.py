@@ -171,6 +171,72 @@ def predict(
 
 
 @app.command()
+def privatize(
+    file: Annotated[Path, typer.Argument(help="Private texts: JSONL, CSV or Parquet.", show_default=False)],
+    epsilon: Annotated[
+        str, typer.Option(help="Epsilon of a token; or one for each position, like 8x16,4x48.", show_default=False)
+    ],
+    name: Annotated[str, typer.Option(help="Name of the data set, whose ledger is charged.", show_default=False)],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="The JSONL file of noisy texts to write.")
+    ] = None,
+    mechanism: Annotated[str, typer.Option(help="Which token mechanism draws.")] = "exponential",
+    level: Annotated[str, typer.Option(help="What --epsilon is for: a token, or a whole document.")] = "token",
+    k_max: Annotated[
+        int, typer.Option(help="Tokens of every document: longer ones are cut, shorter ones padded. Public.", min=1)
+    ] = 64,
+    model: Annotated[
+        str | None,
+        typer.Option(help="Vocabulary: a public model's folder, or a name that `privkt quickstart` knows."),
+    ] = None,
+    vectors: Annotated[
+        Path | None, typer.Option(help="Vocabulary: a text file of public word vectors (GloVe, word2vec).")
+    ] = None,
+    option: Annotated[
+        list[str] | None, typer.Option(help="KEY=VALUE for the mechanism; may come several times.")
+    ] = None,
+    text: Annotated[str, typer.Option(help="Name of the text column.")] = "text",
+    id: Annotated[
+        str | None, typer.Option(help="Name of the column of record ids; the row's number by default.")
+    ] = None,
+    delta: Annotated[float | None, typer.Option(help="Delta of a document; min(1e-5, 1/(10 N)) by default.")] = None,
+    expose_length: Annotated[
+        bool, typer.Option("--expose-length", help="Do not pad: the guarantee is then conditional on lengths.")
+    ] = False,
+    keep_words: Annotated[
+        Path | None, typer.Option(help="A file of words that stay as they are. Nothing is promised then.")
+    ] = None,
+    keep_ids: Annotated[
+        bool, typer.Option("--keep-ids", help="Write the ids beside the texts, as they are; nothing covers them.")
+    ] = False,
+    cap_epsilon: Annotated[float | None, typer.Option(help="Cap of a new ledger; what this costs by default.")] = None,
+    cap_delta: Annotated[float | None, typer.Option(help="Cap of delta of a new ledger.")] = None,
+    plan: Annotated[bool, typer.Option("--plan", help="Say what it would cost, and stop. Spends nothing.")] = False,
+    data_changed: DataChanged = False,
+    new_name_confirmed: NewNameConfirmed = False,
+    force: Annotated[
+        bool,
+        typer.Option("--force", help="Write texts without a guarantee; the ledger records an infinite spend."),
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Replace every token of private texts by a random one, and charge whole documents. Resumes by the same command."""
+    from privkt.cli.privatisation import Asked
+    from privkt.cli.privatisation import privatize as go
+    from privkt.runtime.privatisation import Account
+
+    go(
+        file,
+        Asked(mechanism, epsilon, level, k_max, option or (), model, vectors, keep_words, expose_length),
+        Account(
+            name, delta, cap_epsilon, cap_delta, data_changed=data_changed, new_name_confirmed=new_name_confirmed,
+            force=force,
+        ),
+        text=text, id=id, output=output, keep_ids=keep_ids, plan=plan, as_json=json,
+    )  # fmt: skip
+
+
+@app.command()
 def show(
     run_directory: RunFolder,
     texts: Annotated[

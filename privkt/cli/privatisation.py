@@ -1,0 +1,257 @@
+"""`privkt privatize`: a file of private texts into noisy ones."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from privkt.cli.errors import Interrupted
+from privkt.cli.output import err, out, print_json, progress
+
+if TYPE_CHECKING:
+    from privkt.contracts.tokens import TokenMechanism
+    from privkt.runtime.privatisation import Account, Privatised
+    from privkt.synthesis.privatiser import TextPrivatiser
+    from privkt.synthesis.vocabulary import Vocabulary
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the command was told about mechanism and vocabulary."""
+
+    mechanism: str
+    epsilon: str
+    level: str
+    k_max: int
+    options: Sequence[str]
+    model: str | None
+    vectors: Path | None
+    keep_words: Path | None
+    expose_length: bool
+
+
+def privatize(
+    file: Path,
+    asked: Asked,
+    account: Account,
+    *,
+    text: str,
+    id: str | None,
+    output: Path | None,
+    keep_ids: bool,
+    plan: bool,
+    as_json: bool,
+) -> None:
+    """Reads, checks, says what it costs, charges, draws and writes."""
+    from privkt.privacy import RefusedInput
+    from privkt.runtime.privatisation import PrivateTexts
+
+    if output is None and not plan:
+        raise RefusedInput("privatize: say where the noisy texts go with --output OUT.jsonl, or ask for --plan alone")
+    texts = PrivateTexts(file, account, text=text, id=id)
+    try:
+        if not as_json:
+            err.print("reading the vocabulary and making the mechanism ...")
+        vocabulary = _vocabulary(asked)
+        privatiser = _privatiser(asked, vocabulary, texts.delta)
+        facts = _facts(privatiser, asked, texts.delta, texts.cost(privatiser))
+        if not as_json:
+            out.print(
+                f"data set {account.name}: {texts.size} texts, of which number and order are public", markup=False
+            )
+            for line in _lines(facts):
+                out.print(line, markup=False)
+        if plan:
+            _print_plan(facts, as_json)
+            return
+        assert output is not None
+        with progress(show=not as_json) as shown:
+            done = texts.privatise(privatiser, output, keep_ids=keep_ids, progress=shown)
+    except KeyboardInterrupt:
+        raise Interrupted("what is drawn is kept; the same command goes on with the same spend") from None
+    _print_done(done, facts, keep_ids, as_json)
+
+
+def _print_plan(facts: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        print_json(facts)
+    else:
+        out.print("nothing was spent")
+
+
+def _print_done(done: Privatised, facts: dict[str, Any], keep_ids: bool, as_json: bool) -> None:
+    if done.cut:
+        err.print(
+            f"[yellow]warning:[/yellow] {done.cut} texts are longer than k_max = {facts['k_max']} tokens and were cut "
+            "(private: their number crosses nowhere)"
+        )
+    if keep_ids:
+        err.print("[yellow]warning:[/yellow] the file holds the records' ids as they are, which no guarantee covers")
+    if as_json:
+        print_json(
+            {
+                **facts,
+                "output": str(done.output),
+                "store": str(done.store),
+                "card": str(done.card),
+                "charge": done.release.charge,
+                "ledger": done.statement,
+                "texts": len(done.release.payload),
+            }
+        )
+        return
+    out.print(f"{len(done.release.payload)} noisy texts: {done.output}\nprivacy card: {done.card}", markup=False)
+    out.print(f"private, keep it to yourself: {done.store}", markup=False)
+    out.print(done.statement, markup=False)
+
+
+def _vocabulary(asked: Asked) -> Vocabulary:
+    from privkt.privacy import RefusedInput
+
+    if (asked.model is None) == (asked.vectors is None):
+        raise RefusedInput(
+            "privatize: the vocabulary comes from --model FOLDER or from --vectors FILE; give one of them"
+        )
+    if asked.vectors is not None:
+        from privkt.synthesis.word_vocabulary import WordVocabulary
+
+        return WordVocabulary.from_file(asked.vectors)
+    from privkt.runtime.models import KNOWN_MODELS, find_model
+    from privkt.synthesis.tokenizer_vocabulary import TokenizerVocabulary
+
+    assert asked.model is not None
+    known = asked.model.lower() in KNOWN_MODELS and not Path(asked.model).is_dir()
+    folder = find_model(asked.model.lower()) if known else Path(asked.model)
+    return TokenizerVocabulary.from_pretrained(folder)
+
+
+def _privatiser(asked: Asked, vocabulary: Vocabulary, delta: float) -> TextPrivatiser:
+    from privkt.privacy import RefusedInput
+    from privkt.synthesis.privatiser import TextPrivatiser
+    from privkt.synthesis.token_budget import by_position, for_document
+
+    make = _maker(asked, vocabulary)
+    shares = _epsilons(asked.epsilon, asked.k_max)
+    mechanism: TokenMechanism | Sequence[TokenMechanism]
+    if asked.level == "document":
+        if len(set(shares)) > 1:
+            raise RefusedInput("privatize: --level document takes one epsilon, got one for each position; give one")
+        mechanism = for_document(make, shares[0], delta, asked.k_max)
+    elif asked.level != "token":
+        raise RefusedInput(f"privatize: --level must be token or document, got {asked.level!r}; name one of them")
+    else:
+        mechanism = make(shares[0]) if len(set(shares)) == 1 else by_position(make, shares)
+    keep = _words(asked.keep_words) if asked.keep_words is not None else ()
+    return TextPrivatiser(vocabulary, mechanism, k_max=asked.k_max, padded=not asked.expose_length, keep=keep)
+
+
+def _maker(asked: Asked, vocabulary: Vocabulary) -> Callable[[float], TokenMechanism]:
+    from privkt.contracts.tokens import TokenMechanism
+    from privkt.plugins import get_manager
+    from privkt.privacy import RefusedInput
+
+    options: dict[str, Any] = {}
+    for word in asked.options:
+        key, sign, value = word.partition("=")
+        if not sign or not key.isidentifier():
+            raise RefusedInput("privatize: --option takes KEY=VALUE, got something else; write --option utility=cosine")
+        options[key] = yaml.safe_load(value)
+
+    def make(epsilon: float) -> TokenMechanism:
+        made = get_manager().create("mechanism", asked.mechanism, vocabulary.vectors, epsilon, **options)
+        if not isinstance(made, TokenMechanism):
+            raise RefusedInput(f"mechanism {asked.mechanism!r} draws no tokens; name one that does: `privkt plugins`")
+        return made
+
+    return make
+
+
+def _epsilons(said: str, k_max: int) -> list[float]:
+    """`8` for every position, or `8x16,4x48`: epsilon times how many positions, first to last."""
+    from privkt.privacy import RefusedInput
+
+    found: list[float] = []
+    try:
+        if "," not in said and "x" not in said:
+            found = [float(said)] * k_max
+        else:
+            for part in said.split(","):
+                value, _, times = part.partition("x")
+                found += [float(value)] * (int(times) if times else 1)
+    except ValueError:
+        raise RefusedInput("privatize: --epsilon is a number, or a list like 8x16,4x48; write one of them") from None
+    if not all(math.isfinite(e) and e > 0 for e in found):
+        raise RefusedInput("privatize: --epsilon must be finite and > 0 at every position; ask for some")
+    if len(found) != k_max:
+        raise RefusedInput(
+            f"privatize: --epsilon must name as many positions as --k-max, got {len(found)} for {k_max}; correct one"
+        )
+    return found
+
+
+def _words(path: Path) -> tuple[str, ...]:
+    from privkt.privacy import RefusedInput
+
+    try:
+        return tuple(word for line in path.read_text(encoding="utf-8").splitlines() if (word := line.strip()))
+    except (OSError, UnicodeDecodeError):
+        raise RefusedInput(f"privatize: --keep-words needs a UTF-8 file of a word a line at {path}; mend it") from None
+
+
+def _facts(privatiser: TextPrivatiser, asked: Asked, delta: float, cost: Any) -> dict[str, Any]:
+    from privkt.privacy import accounting, zcdp_event
+    from privkt.privacy.ceiling import utility_ceiling
+
+    certificates = privatiser.certificates
+    worst = max(certificates, key=lambda c: c.epsilon)
+    pure, rho = sum(c.epsilon for c in certificates), sum(c.rho for c in certificates)
+    exact = [c.epsilon_exact for c in certificates]
+    ceilings = {m: utility_ceiling(worst.epsilon, m) for m in (privatiser.vocabulary.size, 1000, 100)}
+    return {
+        "mechanism": privatiser.mechanisms[0].name,
+        "vocabulary": {"tokens": privatiser.vocabulary.size, "identity": privatiser.vocabulary.identity},
+        "k_max": privatiser.k_max,
+        "padded": privatiser.padded,
+        "asked": {"epsilon": asked.epsilon, "level": asked.level},
+        "token": {
+            "epsilon_range": max(c.epsilon_range for c in certificates),
+            "epsilon_exact": None if None in exact else max(e for e in exact if e is not None),
+            "rho": max(c.rho for c in certificates),
+        },
+        "document": {
+            "pure_epsilon": pure,
+            "rho": rho,
+            "zcdp_epsilon": accounting.epsilon(zcdp_event(rho), delta) if math.isfinite(rho) else math.inf,
+            "delta": delta,
+        },
+        "charged": {"statement": str(cost.guarantee), "guarantee": cost.guarantee.to_json()},
+        "ceiling": {str(m): value for m, value in ceilings.items()},
+    }
+
+
+def _lines(facts: dict[str, Any]) -> list[str]:
+    from privkt.privacy.guarantee import rounded_up
+
+    token, document, size = facts["token"], facts["document"], facts["vocabulary"]["tokens"]
+    exact = "not enumerated" if token["epsilon_exact"] is None else rounded_up(token["epsilon_exact"])
+    said = facts["asked"]
+    lines = [
+        f"{facts['mechanism']} over {size} tokens, nominal epsilon {said['epsilon']} a {said['level']}",
+        f"  a token costs: epsilon = {rounded_up(token['epsilon_range'])} for any input (range), "
+        f"{exact} on this table (exact), rho = {rounded_up(token['rho'])}",
+        f"  a document of {facts['k_max']} tokens{'' if facts['padded'] else ' at most'} costs: epsilon = "
+        f"{rounded_up(document['pure_epsilon'])} pure; epsilon = {rounded_up(document['zcdp_epsilon'])} at delta = "
+        f"{rounded_up(document['delta'], 3)} by rho = {rounded_up(document['rho'])}",
+        f"  charged: {facts['charged']['statement']}",
+    ]
+    ceilings = ", ".join(
+        f"{value:.3g} ({'the very token' if m == str(size) else f'one of {m} groups of tokens'})"
+        for m, value in facts["ceiling"].items()
+    )
+    lines.append(f"  a token's meaning survives at most so often, whatever the mechanism: {ceilings}")
+    return lines

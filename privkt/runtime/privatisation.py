@@ -1,0 +1,213 @@
+"""`privkt privatize` as a call: a file of private texts in, a file of noisy texts out, one charge between them."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from privkt.contracts import DataSource, Privacy, Progress, Rows, Texts
+from privkt.plugins import PluginManager, ReleaseSummary, ReleaseVetoed, get_manager
+from privkt.privacy import (
+    Budget,
+    DocumentCost,
+    Guarantee,
+    Ledger,
+    LedgerMissing,
+    Neighbouring,
+    RefusedInput,
+    Release,
+    Unit,
+    default_delta,
+)
+from privkt.privacy.ledger import check_new_name
+from privkt.privacy.state import fingerprint
+from privkt.runtime import wire
+from privkt.runtime.cards import Crossing, card
+from privkt.runtime.errors import ReleaseRefused
+from privkt.runtime.files import write_file, write_json
+from privkt.synthesis.privatiser import Record, TextPrivatiser
+
+_SOURCES = {".jsonl": "json", ".ndjson": "json", ".json": "json", ".csv": "csv", ".tsv": "csv", ".parquet": "parquet"}
+
+
+@dataclass(frozen=True)
+class Account:
+    """Whose texts they are: the data set's name and ledger settings. `delta` None: min(1e-5, 1/(10 N))."""
+
+    name: str
+    delta: float | None = None
+    cap_epsilon: float | None = None
+    cap_delta: float | None = None
+    neighbouring: Neighbouring = Neighbouring.ZERO_OUT
+    data_changed: bool = False
+    new_name_confirmed: bool = False
+    force: bool = False
+
+
+@dataclass(frozen=True)
+class Privatised:
+    """What was done. `cut`: how many texts were longer than k_max, which is private and stays here."""
+
+    output: Path
+    store: Path
+    card: Path
+    release: Release[Texts]
+    statement: str
+    cut: int
+
+
+class PrivateTexts:
+    """The rows of a file and their account; made before anything is spent.
+
+    Raises: RefusedInput, for a file, column, encoding or id that cannot be read as told, before anything is written.
+    """
+
+    def __init__(
+        self,
+        file: str | os.PathLike[str],
+        account: Account,
+        *,
+        text: str = "text",
+        id: str | None = None,
+        manager: PluginManager | None = None,
+    ) -> None:
+        self.account = account
+        self.manager = manager or get_manager()
+        self.rows = _read(Path(file), text, id, self.manager)
+        self.size = len(self.rows)
+        self.delta = default_delta(self.size) if account.delta is None else account.delta
+        self._mark = fingerprint(self.rows.canonical())
+        self._ledger = _existing(account.name)
+        if self._ledger is None and not account.new_name_confirmed:
+            check_new_name(account.name, self._mark)
+        self.unit = self._ledger.unit if self._ledger is not None else Unit.RECORD
+        self.neighbouring = self._ledger.neighbouring if self._ledger is not None else account.neighbouring
+
+    def cost(self, privatiser: TextPrivatiser) -> DocumentCost:
+        """What the ledger will be charged."""
+        unit = self.unit if self.unit in (Unit.RECORD, Unit.DOCUMENT) else Unit.RECORD
+        return privatiser.cost(self.delta, unit=unit, neighbouring=self.neighbouring)
+
+    def privatise(
+        self,
+        privatiser: TextPrivatiser,
+        output: str | os.PathLike[str],
+        *,
+        keep_ids: bool = False,
+        progress: Progress | None = None,
+    ) -> Privatised:
+        """Draws what is not drawn yet and writes `output` whole, beside its privacy card and its private store.
+
+        Guarantee: when `output` appears, the charge, every draw and the hash of the file are on the disk. Begun again
+            after any interruption, and after the end, it gives the same bytes for the same charge.
+        Raises: RefusedInput, ReleaseRefused.
+        """
+        output = Path(output).absolute()
+        store, card_file = output.with_name(f"{output.name}.private"), output.with_name(f"{output.name}.card.json")
+        self._need_place(output, store)
+        cost = self.cost(privatiser)
+        account = self.account
+        if not cost.guarantee.is_private and not account.force:
+            raise RefusedInput(
+                f"data set {account.name}: a text without a guarantee ({cost.guarantee.proof}) leaves only by force; "
+                "use another mechanism, or say --force and have an infinite spend recorded"
+            )
+        ledger = self._opened(cost.guarantee)
+        unit = self.unit if self.unit in (Unit.RECORD, Unit.DOCUMENT) else Unit.RECORD
+        limit = cost.guarantee.epsilon if cost.guarantee.is_private else 1.0
+        budget = Budget(limit or 1e-12, self.delta, ledger, unit, self.neighbouring)
+        budget.validate_for(self.size)
+        privacy = Privacy(
+            budget, self.size, "", "privatize texts", self._mark, ledger.data_set_id, account.data_changed
+        )
+        records = [Record(i, t) for i, t in zip(self.rows.ids, self.rows.text, strict=True)]
+        release = privatiser.release(records, store, privacy, progress=progress, force=account.force)
+        data = _lines(release.payload, self.rows.ids if keep_ids else None)
+        self._cross(release, data, output, card_file, ledger)
+        cut = sum(len(privatiser.vocabulary.encode(t)) > privatiser.k_max for t in self.rows.text)
+        return Privatised(output, store, card_file, release, ledger.statement(), cut)
+
+    def _need_place(self, output: Path, store: Path) -> None:
+        if not output.parent.is_dir():
+            raise RefusedInput(f"output: {output.parent} must be a folder, and there is none; make it")
+        if output.exists() and not store.exists():
+            raise RefusedInput(f"output: {output.name} must be new, and a file is there; name another, or remove it")
+
+    def _opened(self, guarantee: Guarantee) -> Ledger:
+        account = self.account
+        if self._ledger is None:
+            epsilon = guarantee.epsilon if guarantee.is_private else 0.0
+            self._ledger = Ledger.open_or_create(
+                account.name,
+                cap_epsilon=(epsilon or 1e-12) if account.cap_epsilon is None else account.cap_epsilon,
+                cap_delta=self.delta if account.cap_delta is None else account.cap_delta,
+                unit=self.unit,
+                neighbouring=self.neighbouring,
+                size=self.size,
+            )
+        self._ledger.same_data_confirmed = account.new_name_confirmed
+        return self._ledger
+
+    def _cross(self, release: Release[Texts], data: bytes, output: Path, card_file: Path, ledger: Ledger) -> None:
+        """The gate of a file: hashed, on the ledger, agreed to by every hook, whole."""
+        digest, guarantee = wire.digest(data), release.guarantee
+        assert release.charge is not None
+        ledger.stored(release.charge, digest, name=output.name)
+        if not output.exists():
+            summary = ReleaseSummary(
+                client=ledger.name,
+                step="privatize",
+                message="texts",
+                rows=self.size,
+                size_bytes=len(data),
+                sha256=digest,
+                guarantee=str(guarantee),
+            )
+            try:
+                self.manager.before_release(summary)
+            except ReleaseVetoed as veto:
+                raise ReleaseRefused(f"data set {ledger.name}: {veto}; the spend stays") from None
+        crossing = Crossing(
+            ledger.name, "privatize", "shared", "texts", self.size, len(data), digest, output.name,
+            guarantee.to_json(), ledger.data_set_id,
+        )  # fmt: skip
+        ledger.sent(release.charge, digest, name=output.name)
+        values = card(release, [crossing], size=self.size)
+        values["mechanism"] = {**values["mechanism"], "parameters": dict(release.provenance.details)}
+        write_json(card_file, values, 0o644)
+        write_file(output, data, 0o644)
+
+
+def _existing(name: str) -> Ledger | None:
+    try:
+        return Ledger.open(name)
+    except LedgerMissing:
+        return None
+
+
+def _read(path: Path, text: str, id: str | None, manager: PluginManager) -> Rows:
+    source = _SOURCES.get(path.suffix.lower())
+    if not path.is_file():
+        raise RefusedInput(f"texts: no file at {path}; give JSONL, CSV or Parquet")
+    if source is None:
+        raise RefusedInput(
+            f"texts: {path.name} must end with {', '.join(_SOURCES)}, so that it is known how to read it; rename it"
+        )
+    options: dict[str, Any] = {} if id is None else {"id": id}
+    if path.suffix.lower() == ".tsv":
+        options["delimiter"] = "\t"
+    dataset = manager.create("dataset", source, DataSource(source, text, path=str(path), options=options))
+    return dataset.load()
+
+
+def _lines(texts: Texts, ids: tuple[str, ...] | None) -> bytes:
+    rows: list[Mapping[str, str]]
+    if ids is None:
+        rows = [{"text": text} for text in texts.text]
+    else:
+        rows = [{"id": i, "text": text} for i, text in zip(ids, texts.text, strict=True)]
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
