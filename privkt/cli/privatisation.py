@@ -162,10 +162,17 @@ def _maker(asked: Asked, vocabulary: Vocabulary) -> Callable[[float], TokenMecha
             raise RefusedInput("privatize: --option takes KEY=VALUE, got something else; write --option utility=cosine")
         options[key] = yaml.safe_load(value)
 
+    factory = get_manager().load("mechanism", asked.mechanism)
+    refusal = RefusedInput(
+        f"mechanism {asked.mechanism!r} draws no tokens; name one that does: `privkt plugins --kind mechanism`"
+    )
+    if isinstance(factory, type) and not issubclass(factory, TokenMechanism):
+        raise refusal
+
     def make(epsilon: float) -> TokenMechanism:
         made = get_manager().create("mechanism", asked.mechanism, vocabulary.vectors, epsilon, **options)
         if not isinstance(made, TokenMechanism):
-            raise RefusedInput(f"mechanism {asked.mechanism!r} draws no tokens; name one that does: `privkt plugins`")
+            raise refusal
         return made
 
     return make

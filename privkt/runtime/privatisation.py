@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from privkt.contracts import DataSource, Privacy, Progress, Rows, Texts
 from privkt.plugins import PluginManager, ReleaseSummary, ReleaseVetoed, get_manager
 from privkt.privacy import (
     Budget,
+    BudgetExceeded,
     DocumentCost,
     Guarantee,
     Ledger,
@@ -23,6 +24,7 @@ from privkt.privacy import (
     Unit,
     default_delta,
 )
+from privkt.privacy.guarantee import rounded_up
 from privkt.privacy.ledger import check_new_name
 from privkt.privacy.state import fingerprint
 from privkt.runtime import wire
@@ -116,11 +118,11 @@ class PrivateTexts:
                 f"data set {account.name}: a text without a guarantee ({cost.guarantee.proof}) leaves only by force; "
                 "use another mechanism, or say --force and have an infinite spend recorded"
             )
-        ledger = self._opened(cost.guarantee)
-        unit = self.unit if self.unit in (Unit.RECORD, Unit.DOCUMENT) else Unit.RECORD
         limit = cost.guarantee.epsilon if cost.guarantee.is_private else 1.0
-        budget = Budget(limit or 1e-12, self.delta, ledger, unit, self.neighbouring)
+        budget = Budget(limit or 1e-12, self.delta, None, cost.guarantee.unit, self.neighbouring)
         budget.validate_for(self.size)
+        ledger = self._opened(cost.guarantee)
+        budget = replace(budget, ledger=ledger)
         privacy = Privacy(
             budget, self.size, "", "privatize texts", self._mark, ledger.data_set_id, account.data_changed
         )
@@ -140,11 +142,23 @@ class PrivateTexts:
     def _opened(self, guarantee: Guarantee) -> Ledger:
         account = self.account
         if self._ledger is None:
-            epsilon = guarantee.epsilon if guarantee.is_private else 0.0
+            asked = (guarantee.epsilon, guarantee.delta) if guarantee.is_private else (0.0, 0.0)
+            cap = (
+                max(asked[0], 1e-12) if account.cap_epsilon is None else account.cap_epsilon,
+                self.delta if account.cap_delta is None else account.cap_delta,
+            )
+            if asked[0] > cap[0] or asked[1] > cap[1]:  # a ledger that could not pay for this is not made
+                raise BudgetExceeded(
+                    f"data set {account.name}: a document must fit into the cap of epsilon = {cap[0]:g}, delta = "
+                    f"{cap[1]:g}, and costs {rounded_up(asked[0])}, {rounded_up(asked[1], 3)}; ask for less, or "
+                    "declare a higher cap",
+                    left=cap,
+                    asked=asked,
+                )
             self._ledger = Ledger.open_or_create(
                 account.name,
-                cap_epsilon=(epsilon or 1e-12) if account.cap_epsilon is None else account.cap_epsilon,
-                cap_delta=self.delta if account.cap_delta is None else account.cap_delta,
+                cap_epsilon=cap[0],
+                cap_delta=cap[1],
                 unit=self.unit,
                 neighbouring=self.neighbouring,
                 size=self.size,

@@ -3,14 +3,31 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from privkt.contracts.tokens import TokenMechanism
-from privkt.privacy import RefusedInput, document_cost
+from privkt.privacy import (
+    Certificate,
+    Guarantee,
+    Kind,
+    Neighbouring,
+    RefusedInput,
+    Unit,
+    document_cost,
+    none_event,
+    pure_event,
+)
+
+if TYPE_CHECKING:
+    import numpy as np
+    from dp_accounting import DpEvent
+    from numpy.typing import NDArray
 
 #: Makes a token mechanism of a nominal epsilon, over one fixed table.
 Maker = Callable[[float], TokenMechanism]
 _CLOSE = 0.98  # of the budget; a table costs seconds to certify, and a closer search would certify many
+_LARGEST_ENUMERATED = 4096  # rows; their law is 128 MiB
 
 
 def by_position(make: Maker, epsilons: Sequence[float]) -> tuple[TokenMechanism, ...]:
@@ -60,3 +77,106 @@ def for_document(make: Maker, epsilon: float, delta: float, k_max: int, *, tries
             f"{epsilon:g}; ask for more, or for fewer tokens"
         )
     return best
+
+
+class ByTokenType(TokenMechanism):
+    """One law a token type: which type a token has is a public map, and nothing inside a document changes it.
+
+    `types`: the type of each row, an index into `mechanisms`, all over one table.
+    Guarantee: the certificate of the whole table, between any two tokens of any types. If every mechanism is of bounded
+        range (weights of each input in one public interval, all outputs possible), probabilities of type a lie within
+        a factor e^(range_a / 2) of 1/V on either side, so two types are at most e^((range_a + range_b) / 2) <=
+        e^(max range) apart, and the log ratios of two rows span no more. Otherwise the table is enumerated.
+    Edge cases: a sharp type among gentle ones makes every token cost as much; only its own tokens are kept better.
+    Raises: RefusedInput, for a map that does not fit the table, and for laws that are not of bounded range over a
+        table too large to enumerate.
+    """
+
+    name = "by_token_type"
+
+    def __init__(self, mechanisms: Sequence[TokenMechanism], types: NDArray[np.int64]) -> None:
+        import numpy as np
+
+        self.mechanisms, self.types = tuple(mechanisms), np.asarray(types)
+        self.size = self.mechanisms[0].size if self.mechanisms else 0
+        if not self.mechanisms or any(one.size != self.size for one in self.mechanisms):
+            raise RefusedInput(
+                "budget by type: all types must draw from one table, and they do not; make them from one"
+            )
+        known = self.types.dtype.kind in "iu" and self.types.shape == (self.size,)
+        if not known or self.types.min() < 0 or self.types.max() >= len(self.mechanisms):
+            raise RefusedInput(
+                f"budget by type: the map must give each of {self.size} rows a type in [0, {len(self.mechanisms)}), got "
+                f"shape {self.types.shape} of {self.types.dtype}; map every row, unknown and padding too"
+            )
+        used = [self.mechanisms[i] for i in np.unique(self.types)]
+        self._private = all(one.guarantee.is_private for one in used)
+        self._certificate = self._whole([one.certificate for one in used])
+
+    def _whole(self, each: list[Certificate]) -> Certificate:
+        if len(each) == 1:
+            return each[0]
+        if all(one.bounded_range for one in each):
+            return Certificate(max(one.epsilon_range for one in each), bounded_range=True)
+        if self.size > _LARGEST_ENUMERATED:
+            raise RefusedInput(
+                f"budget by type: laws that are not of bounded range are certified together by enumeration, over at "
+                f"most {_LARGEST_ENUMERATED} rows, got {self.size}; use the exponential mechanism, or one type"
+            )
+        return Certificate(math.inf, self._enumerated())
+
+    def _enumerated(self) -> float:
+        import numpy as np
+
+        law = self.probabilities(np.arange(self.size))
+        high, low = law.max(0), law.min(0)
+        if (high[low == 0] > 0).any():
+            return math.inf
+        seen = high > 0
+        return float(np.log(high[seen] / low[seen]).max()) * (1 + 2.0**-40)
+
+    @property
+    def certificate(self) -> Certificate:
+        return self._certificate
+
+    @property
+    def guarantee(self) -> Guarantee:
+        epsilon = self._certificate.epsilon
+        if not self._private or not math.isfinite(epsilon):
+            reason = "a type's law has no finite epsilon"
+            return Guarantee.none(reason, unit=Unit.TOKEN, neighbouring=Neighbouring.LOCAL)
+        proof = self.mechanisms[0].guarantee.proof
+        return Guarantee(Kind.PURE, epsilon, unit=Unit.TOKEN, neighbouring=Neighbouring.LOCAL, proof=proof)
+
+    def event(self) -> DpEvent:
+        return pure_event(self._certificate.epsilon) if self.guarantee.is_private else none_event()
+
+    def sample_ids(self, ids: NDArray[np.int64]) -> NDArray[np.int64]:
+        import numpy as np
+
+        self.need_ids(ids)
+        drawn = np.empty(ids.shape, dtype=np.int64)
+        for i, mechanism in enumerate(self.mechanisms):
+            mine = self.types[ids] == i
+            if mine.any():
+                drawn[mine] = mechanism.sample_ids(ids[mine])
+        return drawn
+
+    def probabilities(self, ids: NDArray[np.int64]) -> NDArray[np.float64]:
+        import numpy as np
+
+        self.need_ids(ids)
+        rows = np.empty((len(ids), self.size))
+        for i, mechanism in enumerate(self.mechanisms):
+            mine = self.types[ids] == i
+            if mine.any():
+                rows[mine] = mechanism.probabilities(ids[mine])
+        return rows
+
+    def parameters(self) -> Mapping[str, Any]:
+        import hashlib
+
+        return {
+            "types": [{"mechanism": one.name, "version": one.version, **one.parameters()} for one in self.mechanisms],
+            "map": hashlib.sha256(self.types.astype("<i8").tobytes()).hexdigest(),
+        }

@@ -1,0 +1,172 @@
+"""`privkt privatize` by the real command: what it says, what it writes, what it refuses, and how it goes on."""
+
+import json
+import os
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+from privkt.plugins import MechanismSpec, get_manager, hookimpl
+from privkt.privacy import Ledger
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "synthesis"))  # the toy mechanism lives beside its own tests
+from toy_tokens import WORDS, vocabulary
+
+CANARY = "canary7f3a"
+TEXTS = ["the visit was cold", "the visit was cold", f"Anna {CANARY} was rude", "", "1 2 3, kind."]
+
+
+@pytest.fixture(autouse=True)
+def toy():
+    """The toy mechanism under a name of its own, for as long as the test."""
+
+    class Plugin:
+        @hookimpl
+        def privkt_mechanisms(self):
+            return (
+                MechanismSpec(
+                    "toy", "toy_tokens:Toy", "A toy.", guarantee="pure", unit="token", neighbouring="local", proof="x"
+                ),
+            )
+
+    get_manager(reload=True).register(Plugin(), distribution="toys", entry="toys")
+    yield
+    get_manager(reload=True)
+
+
+@pytest.fixture
+def notes(tmp_path, monkeypatch):
+    """A folder with texts and vectors; returns the options that every call needs."""
+    monkeypatch.chdir(tmp_path)
+    rows = [{"note": text, "case": f"{CANARY}-{i}"} for i, text in enumerate(TEXTS)]
+    Path("notes.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    lines = [
+        f"{word} {' '.join(map(str, row))}" for word, row in zip(WORDS, vocabulary().vectors.tolist(), strict=False)
+    ]
+    Path("vectors.txt").write_text("\n".join(lines) + "\n")
+    return ["notes.jsonl", "--text", "note", "--name", "notes", "--mechanism", "toy", "--vectors", "vectors.txt"]
+
+
+def test_a_file_becomes_a_noisy_file(notes, cli):
+    said = cli("privatize", *notes, "--id", "case", "--epsilon", 2, "--k-max", 4, "--output", "noisy.jsonl")
+    assert said.code == 0, said.err
+    lines = [json.loads(line) for line in Path("noisy.jsonl").read_text().splitlines()]
+    assert [list(line) for line in lines] == [["text"]] * len(TEXTS)
+    ledger = Ledger.open("notes")
+    (charge,) = ledger.charges()
+    assert f"charged: {charge.planned}" in said.out
+    assert "nominal epsilon 2 a token" in said.out
+    assert "texts are longer than k_max = 4" in said.err
+    assert [e.kind for e in ledger.entries()] == ["opened", "charge", "stored", "sent"]
+    card = Path("noisy.jsonl.card.json").read_text()
+    assert json.loads(card)["statement"] == str(charge.planned)
+    assert CANARY not in card + said.out + said.err
+    assert Path("noisy.jsonl.private").stat().st_mode & 0o077 == 0
+    before = {p: p.read_bytes() for p in Path().rglob("*") if p.is_file()}
+    again = cli("privatize", *notes, "--id", "case", "--epsilon", 2, "--k-max", 4, "--output", "noisy.jsonl")
+    assert again.code == 0, again.err
+    assert {p: p.read_bytes() for p in Path().rglob("*") if p.is_file()} == before
+    assert len(ledger.charges()) == 1
+
+
+def test_a_plan_spends_and_writes_nothing(notes, cli):
+    before = sorted(Path().rglob("*"))
+    said = cli("privatize", *notes, "--epsilon", 2, "--plan")
+    assert said.code == 0, said.err
+    assert said.out.endswith("nothing was spent\n")
+    assert sorted(Path().rglob("*")) == before
+    found = cli("privatize", *notes, "--epsilon", "2x3,1", "--k-max", 4, "--plan", "--json").json
+    assert found["document"]["pure_epsilon"] == pytest.approx(3.5, rel=1e-5)
+    assert found["charged"]["guarantee"]["neighbouring"] == "zero-out"
+    assert cli("budget").out.startswith("no data set has a ledger yet")
+
+
+def test_a_document_s_budget_is_kept(notes, cli):
+    found = cli(
+        "privatize", *notes, "--epsilon", 3, "--level", "document", "--k-max", 4, "--output", "noisy.jsonl", "--json"
+    ).json  # fmt: skip
+    assert 2.9 < found["charged"]["guarantee"]["epsilon"] <= 3
+    assert Ledger.open("notes").spent().epsilon == found["charged"]["guarantee"]["epsilon"]
+
+
+def test_ids_leave_only_when_they_are_asked_for(notes, cli):
+    said = cli("privatize", *notes, "--id", "case", "--epsilon", 2, "--output", "noisy.jsonl", "--keep-ids")
+    assert "ids as they are, which no guarantee covers" in said.err
+    lines = [json.loads(line) for line in Path("noisy.jsonl").read_text().splitlines()]
+    assert [line["id"] for line in lines] == [f"{CANARY}-{i}" for i in range(len(TEXTS))]
+
+
+def test_kept_words_leave_only_by_force(notes, cli):
+    Path("stop.txt").write_text("the\nwas\n")
+    arguments = (*notes, "--epsilon", 2, "--keep-words", "stop.txt", "--output", "noisy.jsonl")
+    refused = cli("privatize", *arguments)
+    assert refused.code == 2
+    assert "leaves only by force" in refused.err
+    assert not Path("noisy.jsonl").exists()
+    forced = cli("privatize", *arguments, "--force")
+    assert forced.code == 0, forced.err
+    assert Ledger.open("notes").spent().infinite
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (["nothing.jsonl"], "no file at nothing.jsonl"),
+        (["notes.doc"], "must end with"),
+        (["latin.jsonl"], "must be UTF-8, and line 1"),
+        (["twice.jsonl", "--id", "case"], "must be unique"),
+        (["notes.jsonl", "--text", "nota"], "has no column 'nota'; did you mean 'note'"),
+        (["notes.jsonl", "--id", "cse"], "has no column 'cse'; did you mean 'case'"),
+        (["notes.jsonl", "--epsilon", "-1"], "must be finite and > 0"),
+        (["notes.jsonl", "--epsilon", "high"], "is a number, or a list like"),
+        (["notes.jsonl", "--epsilon", "1x3,2"], "got 4 for 64"),
+        (["notes.jsonl", "--level", "word"], "must be token or document"),
+        (["notes.jsonl", "--mechanism", "geometric"], "draws no tokens"),
+        (["notes.jsonl", "--mechanism", "tony"], "nearest: 'toy'"),
+        (["notes.jsonl", "--vectors", "none.txt"], "no file at none.txt"),
+        (["notes.jsonl", "--model", "."], "give one of them"),
+        (["notes.jsonl", "--option", "utility"], "takes KEY=VALUE"),
+        (["notes.jsonl", "--option", "bound=1"], "did you mean 'bounded'"),
+        (["notes.jsonl", "--output", "there.jsonl"], "must be new"),
+        (["notes.jsonl", "--output", "no/where.jsonl"], "must be a folder"),
+        (["notes.jsonl", "--cap-epsilon", "1"], "must fit into the cap of epsilon = 1,"),
+        (["notes.jsonl", "--delta", "0.5"], "must stay below 1/N"),
+        (["notes.jsonl", "--name", "a/b"], "data set name"),
+    ],
+)
+def test_bad_input_is_refused_before_anything_is_spent(notes, cli, change, message):
+    Path("notes.doc").write_text("x")
+    Path("there.jsonl").write_text("x")
+    Path("latin.jsonl").write_bytes(b'{"note": "caf\xe9"}\n')
+    Path("twice.jsonl").write_text(
+        json.dumps({"note": CANARY, "case": CANARY}) + "\n" + json.dumps({"note": "b", "case": CANARY})
+    )
+    before = sorted(Path().rglob("*"))
+    said = cli("privatize", *notes[1:], "--epsilon", 2, "--output", "noisy.jsonl", *change)
+    assert said.code == 2, said.err
+    assert "refused: " in said.err
+    assert re.search(message, said.err), said.err
+    assert CANARY not in said.err
+    assert sorted(Path().rglob("*")) == before
+    assert not list(Path(os.environ["PRIVKT_STATE"]).rglob("*.sqlite3"))
+
+
+def test_ctrl_c_says_how_to_go_on(notes, cli, monkeypatch):
+    from privkt.synthesis.privatiser import TextPrivatiser
+
+    drawn = TextPrivatiser.draw
+
+    def stop(self, texts):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(TextPrivatiser, "draw", stop)
+    arguments = (*notes, "--epsilon", 2, "--output", "noisy.jsonl")
+    said = cli("privatize", *arguments)
+    assert said.code == 130
+    assert "stopped: what is drawn is kept; the same command goes on" in said.err
+    assert not Path("noisy.jsonl").exists()
+    monkeypatch.setattr(TextPrivatiser, "draw", drawn)
+    assert cli("privatize", *arguments).code == 0
+    assert len(Ledger.open("notes").charges()) == 1
