@@ -106,8 +106,8 @@ class ByTokenType(TokenMechanism):
         known = self.types.dtype.kind in "iu" and self.types.shape == (self.size,)
         if not known or self.types.min() < 0 or self.types.max() >= len(self.mechanisms):
             raise RefusedInput(
-                f"budget by type: the map must give each of {self.size} rows a type in [0, {len(self.mechanisms)}), got "
-                f"shape {self.types.shape} of {self.types.dtype}; map every row, unknown and padding too"
+                f"budget by type: the map must give each of {self.size} rows a type in [0, {len(self.mechanisms)}), "
+                f"got shape {self.types.shape} of {self.types.dtype}; map every row, unknown and padding too"
             )
         used = [self.mechanisms[i] for i in np.unique(self.types)]
         self._private = all(one.guarantee.is_private for one in used)
