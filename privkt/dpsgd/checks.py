@@ -13,6 +13,7 @@ from privkt.dpsgd.errors import RefusedTraining
 from privkt.dpsgd.layout import Layout
 
 _MOST_AT_ONCE = 16
+HALF = (torch.bfloat16, torch.float16)
 
 
 def need_data_set(dataset: Any, size: int | None) -> None:
@@ -46,8 +47,24 @@ def need_users(users: object, records_per_user: int | None) -> None:
         )
 
 
-def need_optimizer(optimizer: torch.optim.Optimizer, layout: Layout) -> None:
-    """Refuses an optimizer that holds other parameters than the model trains: some would never move."""
+def computes_in_half(model: nn.Module, device: torch.device) -> bool:
+    """Whether weights are in half precision, or torch may shorten the factors of float32 products (TF32, bfloat16)."""
+    if any(p.dtype in HALF for p in model.parameters()):
+        return True
+    backend: Any = torch.backends.cuda if device.type == "cuda" else torch.backends.mkldnn
+    chosen = getattr(getattr(backend, "matmul", None), "fp32_precision", None)
+    if chosen is None:  # torch before 2.9 has one setting for all devices
+        return torch.get_float32_matmul_precision() != "highest"
+    return chosen not in ("none", "ieee")
+
+
+def need_optimizer(optimizer: torch.optim.Optimizer, layout: Layout, scheduler: object = None) -> None:
+    """Refuses an optimizer that holds other parameters than the model trains, and a schedule that follows a metric."""
+    if isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
+        raise RefusedTraining(
+            "PrivateTraining: the learning rates must be fixed beforehand, got ReduceLROnPlateau, which follows a "
+            "metric of private data without any accounting; use a schedule of the step alone"
+        )
     if any(float(state.get("step", 1)) != 0 for state in optimizer.state.values()):  # Adagrad begins with a state
         raise RefusedTraining(
             "PrivateTraining: the optimizer must be new, got one with a state (momentum may hold private gradients); "
@@ -84,27 +101,61 @@ def need_untied(layout: Layout) -> None:
 class Untouched:
     """What may not change while a model trains: everything it would save that the noisy gradient does not move.
 
-    Raises: RefusedTraining from `check`, naming what was written to (a running statistic, a frozen weight).
+    Edge cases: a write through `.data` is seen in buffers, which are compared by value, and nowhere else.
+    Raises: RefusedTraining from `check` and `need_settled`, naming what was written to (a running statistic, a frozen
+        weight, a trained weight outside the noisy update).
     """
 
     def __init__(self, model: nn.Module, layout: Layout) -> None:
         trained = {parameter.data_ptr() for _, parameter in layout.named()}
-        self._model = model
+        self._model, self._layout = model, layout
+        state = model.state_dict()
+        self._names = set(state)
         self._versions = {
             name: (value.data_ptr(), value._version)
-            for name, value in model.state_dict().items()
+            for name, value in state.items()
             if isinstance(value, Tensor) and not value.is_inference() and value.data_ptr() not in trained
         }
+        self._buffers = {name: value.clone() for name, value in model.named_buffers() if name in self._names}
+        self.settle()
+
+    def settle(self) -> None:
+        """The trained weights are as the noisy update left them."""
+        self._settled = self._trained()
+
+    def need_settled(self) -> None:
+        """Nothing but the noisy update has moved a trained weight since `settle`."""
+        for (name, _), before, now in zip(self._layout.named(), self._settled, self._trained(), strict=True):
+            if before != now:
+                raise RefusedTraining(
+                    f"PrivateTraining: a trained weight may move by the noisy update alone, got another write to "
+                    f"{name!r} between two steps (an ordinary optimizer.step() or an assignment in the loop), which "
+                    "would be released without noise; leave it out and begin again from the last checkpoint"
+                )
 
     def check(self) -> None:
+        self.need_settled()
         state = self._model.state_dict()
+        changed = sorted(set(state) - self._names)
         for name, (address, version) in self._versions.items():
             value = state.get(name)
             if value is None or value.data_ptr() != address or value._version != version:
-                raise RefusedTraining(
-                    f"PrivateTraining: only trained parameters may change, got a write to {name!r}, which would be "
-                    "saved without noise; switch off the layer that keeps statistics of its inputs"
-                )
+                changed.append(name)
+        changed += [
+            name for name, held in self._buffers.items() if name not in changed and not _same(held, state[name])
+        ]
+        if changed:
+            raise RefusedTraining(
+                f"PrivateTraining: only trained parameters may change, got a write to {changed[0]!r}, which would be "
+                "saved without noise; switch off the layer that keeps statistics of its inputs"
+            )
+
+    def _trained(self) -> list[tuple[int, int]]:
+        return [(parameter.data_ptr(), parameter._version) for _, parameter in self._layout.named()]
+
+
+def _same(held: Tensor, now: Tensor) -> bool:
+    return bool(((held == now) | ((held != held) & (now != now))).all())
 
 
 def samples_at_once(asked: int | Literal["auto"], width: int, batch_size: int, memory: int) -> int:

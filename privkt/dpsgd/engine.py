@@ -18,6 +18,7 @@ from torch.utils.hooks import RemovableHandle
 
 from privkt import kernels
 from privkt.dpsgd.adapters import prompt_of_each
+from privkt.dpsgd.checks import HALF, computes_in_half
 from privkt.dpsgd.errors import RefusedTraining, TrainingError
 from privkt.dpsgd.fallback import Call, FallbackRule
 from privkt.dpsgd.gathering import Arrangements, Gathering
@@ -28,8 +29,6 @@ from privkt.dpsgd.modes import Force
 from privkt.dpsgd.rules import LayerMisuse, RepeatedRule, parameter_of
 from privkt.dpsgd.taps import Tap, stand_in
 from privkt.kernels import linear_cross_entropy
-
-_HALF = (torch.bfloat16, torch.float16)
 
 
 class Engine:
@@ -50,7 +49,7 @@ class Engine:
         )  # what torch.compile wraps; its names are the model's own
         self.records_per_unit = records_per_unit
         self.layout: Layout = lay_out(model)
-        self.half_precision = any(p.dtype in _HALF for p in model.parameters())
+        self.half_precision = computes_in_half(model, self.layout.device)
         self._planned_half = self.half_precision
         self._anchor = torch.zeros((), requires_grad=True, device=self.layout.device)
         self._store = RowStore(self.layout)
@@ -174,11 +173,11 @@ class Engine:
 
         Raises: RefusedTraining, if a layer computed in half precision (autocast, a cast model) and no weight had it.
         """
-        self.half_precision = self.half_precision or any(p.dtype in _HALF for p in self.model.parameters())
+        self.half_precision = self.half_precision or computes_in_half(self.model, self.layout.device)
         if self.half_precision and not self._planned_half:
             raise RefusedTraining(
                 "PrivateTraining: a plan made for float32 must be computed in float32, and a layer ran in half "
-                "precision (autocast, or the model was cast since); leave out autocast, or cast the model with "
+                "precision (autocast, TF32, or the model was cast since); leave it out, or cast the model with "
                 "model.to(torch.bfloat16) before PrivateTraining, whose guarantee then says what it depends on"
             )
 
@@ -252,7 +251,7 @@ class Engine:
     def _note_precision(self, output: Tensor) -> None:
         # Under autocast frozen layers compute in half precision, whatever a trainable one gives.
         autocast = torch.is_autocast_enabled(output.device.type)
-        self.half_precision = self.half_precision or autocast or output.dtype in _HALF
+        self.half_precision = self.half_precision or autocast or output.dtype in HALF
 
     def _forward(self, site: Site) -> Callable[..., Any]:
         if isinstance(site.rule, FallbackRule):

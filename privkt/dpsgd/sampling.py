@@ -15,6 +15,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import NoReturn
 
 import numpy as np
 import torch
@@ -82,6 +83,12 @@ class Sampler(ABC):
         Edge cases: nothing, where steps are drawn one by one or follow a public order.
         """
         return b""
+
+    def __reduce__(self) -> NoReturn:
+        raise RefusedTraining(
+            f"{type(self).__name__}: its key must be in one place, got a copy of the training or a pickle of it, which "
+            "would draw the same records under the same noise; make another training"
+        )
 
     def layer_seed(self, step: int, rank: int = 0) -> int:
         """The seed of dropout from `step` on in process `rank`: 64 bits of the key that tell nothing of it."""

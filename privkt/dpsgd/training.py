@@ -118,7 +118,7 @@ class PrivateTraining:
         layout = lay_out(model)
         at_once = samples_at_once(microbatch_size, layout.width, batch_size * (records_per_user or 1), row_memory)
         self._engine = Engine(model, records_per_unit=min(records_per_user or 1, at_once))
-        need_optimizer(optimizer, self._engine.layout)
+        need_optimizer(optimizer, self._engine.layout, scheduler)
         if noise == "grid":
             need_untied(self._engine.layout)
         planned = steps_of(size, batch_size, epochs, steps, sampler=sampler)
@@ -322,6 +322,7 @@ class PrivateTraining:
 
     def _update(self) -> None:
         self._broken = True  # until everything below has happened
+        self._untouched.need_settled()
         before = None if self._moved else [p.detach().clone() for _, p in self._engine.layout.named()]
         gradient = self._mean.take()
         self.optimizer.zero_grad(set_to_none=True)  # nothing but the noisy mean may move a weight
@@ -332,10 +333,10 @@ class PrivateTraining:
             slot.parameter.grad[row] = 0
         rates = [float(group.get("lr", 1.0)) for group in self.optimizer.param_groups]
         self.optimizer.step()
+        self._untouched.settle()
         self.optimizer.zero_grad(set_to_none=True)
         if before is not None and any(rates):
-            now = [p for _, p in self._engine.layout.named()]
-            if all(torch.equal(old, new) for old, new in zip(before, now, strict=True)):
+            if all(torch.equal(old, p) for old, (_, p) in zip(before, self._engine.layout.named(), strict=True)):
                 raise TrainingError(
                     "PrivateTraining: the first step must move the trainable weights, got none moved; give the "
                     "optimizer the parameters that the model uses now, with a learning rate that their dtype can hold"
