@@ -150,6 +150,7 @@ def _two_way_epsilon(parts: Leaves, delta: float, interval: float, widening: int
 def delta_at(event: DpEvent, epsilon: float, neighbouring: Neighbouring = Neighbouring.ZERO_OUT) -> float:
     """The smallest delta we can prove for `event` at `epsilon`, rounded up; 1 for a non-private event."""
     import dp_accounting as dpa
+    from dp_accounting.rdp.rdp_privacy_accountant import compute_delta
 
     if not epsilon >= 0:
         raise InvalidEvent(f"accounting: epsilon must be >= 0, got {epsilon}; ask for a finite one")
@@ -164,7 +165,7 @@ def delta_at(event: DpEvent, epsilon: float, neighbouring: Neighbouring = Neighb
         if found >= _SMALLEST_PLD_DELTA:
             return min(1.0, found * (1 + _ROUNDING))
     orders = orders_for(parts)
-    return min(1.0, float(dpa.rdp.compute_delta(orders, curve(parts, doubled, orders), epsilon)[0]))
+    return min(1.0, float(compute_delta(orders, curve(parts, doubled, orders), epsilon)[0]))
 
 
 def replace_one_epsilon(event: DpEvent, delta: float) -> float:

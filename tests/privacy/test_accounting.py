@@ -256,3 +256,15 @@ def test_wrong_questions_are_refused():
 def test_noise_per_coordinate_uses_the_declared_batch():
     assert noise_per_coordinate(2.0, 0.256, 1000) == pytest.approx(2.0 / 256)
     assert noise_per_coordinate(2.0, 0.256, 1000, max_grad_norm=0.5) == pytest.approx(1.0 / 256)
+
+
+@pytest.mark.parametrize(
+    ("event", "eps"),
+    [(gaussian_event(1.0), 12.0), (poisson_gaussian_event(1.0, 0.01, 10), 20.0), (zcdp_event(0.1), 2.0)],
+)
+def test_a_delta_beyond_the_reach_of_distributions_is_the_renyi_one(event, eps):
+    """Below 1e-12, and for zCDP; epsilon at that delta is eps again."""
+    found = delta_at(event, eps)
+    assert 0 < found < 1e-3
+    assert epsilon(event, found) == pytest.approx(eps, rel=1e-6)
+    assert delta_at(event, eps + 1) < found
