@@ -2,7 +2,6 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
-#include <array>
 #include <memory>
 #include <stdexcept>
 #include <string>
@@ -10,50 +9,10 @@
 #include "arguments.h"
 #include "build_record.h"
 #include "privkt/gaussian.h"
-#include "privkt/kernels.h"
 
-namespace py = pybind11;
 using namespace privkt;
 
 namespace {
-
-Rows rows_at(uintptr_t data, int element, int64_t batch, int64_t width, int64_t stride, uintptr_t mask) {
-  return {at<void>(data), Element(element), batch, width, stride, at<uint8_t>(mask)};
-}
-
-// ids, places, grad, element, width, sample stride, step stride, batch, steps, mask, padding, as Python hands them over.
-using LookupArguments = std::array<int64_t, 11>;
-
-Lookups lookups_at(const LookupArguments &x) {
-  return {at<int64_t>(uintptr_t(x[0])), at<int64_t>(uintptr_t(x[1])), at<void>(uintptr_t(x[2])), Element(x[3]), x[4],
-          x[5], x[6], x[7], x[8], at<uint8_t>(uintptr_t(x[9])), x[10]};
-}
-
-LogitsTile tile_at(uintptr_t logits, int64_t rows, int64_t columns, int64_t stride, uintptr_t labels, double scale, double cap) {
-  return {at<float>(logits), rows, columns, stride, at<int64_t>(labels), float(scale), float(cap)};
-}
-
-Products products_at(uintptr_t left, int left_element, int64_t p, int64_t left_sample, int64_t left_step, uintptr_t right,
-                     int right_element, int64_t d, int64_t right_sample, int64_t right_step, int64_t batch, int64_t steps,
-                     uintptr_t mask) {
-  return {{at<void>(left), Element(left_element), p, left_sample, left_step},
-          {at<void>(right), Element(right_element), d, right_sample, right_step},
-          batch,
-          steps,
-          at<uint8_t>(mask)};
-}
-
-// (total, element, cell, sigma, key, step, offset, divisor, negative)
-NoisyMean mean_from(const py::tuple &t) {
-  return {at<void>(t[0].cast<uintptr_t>()), Element(t[1].cast<int>()), t[2].cast<double>(), t[3].cast<double>(),
-          key_from(t[4].cast<py::bytes>()), t[5].cast<uint64_t>(), t[6].cast<uint64_t>(), t[7].cast<float>(), t[8].cast<bool>()};
-}
-
-#if defined(PRIVKT_HAS_CUDA)
-void check(int code, const char *kernel) {
-  if (code != 0) throw std::runtime_error(std::string(kernel) + ": CUDA reported: " + cuda_error_text(code));
-}
-#endif
 
 void bind_cpu(py::module_ &m) {
   m.def("row_sqnorms_cpu", [](uintptr_t data, int element, int64_t batch, int64_t width, int64_t stride, uintptr_t mask,
@@ -196,43 +155,6 @@ void bind_products_cpu(py::module_ &m) {
   });
 }
 
-#if defined(PRIVKT_HAS_CUDA)
-void bind_cuda(py::module_ &m) {
-  m.def("row_sqnorms_cuda", [](uintptr_t data, int element, int64_t batch, int64_t width, int64_t stride, uintptr_t mask,
-                               uintptr_t sqnorms, bool accumulate, uintptr_t stream) {
-    check(row_sqnorms_cuda(rows_at(data, element, batch, width, stride, mask), at<double>(sqnorms), accumulate,
-                           at<void>(stream)), "row_sqnorms");
-  });
-  m.def("clip_factors_cuda", [](uintptr_t sqnorms, uintptr_t mask, int64_t batch, double max_norm, double width, double slack,
-                                uintptr_t factors, uintptr_t finite, uintptr_t stream) {
-    check(clip_factors_cuda(at<double>(sqnorms), at<uint8_t>(mask), batch, max_norm, width, slack, at<float>(factors),
-                            at<uint8_t>(finite), at<void>(stream)), "clip_factors");
-  });
-  m.def("clipped_sum_cuda", [](uintptr_t data, int element, int64_t batch, int64_t width, int64_t stride, uintptr_t mask,
-                               uintptr_t factors, uintptr_t out, int out_element, bool accumulate, double scale,
-                               uintptr_t stream) {
-    check(clipped_sum_cuda(rows_at(data, element, batch, width, stride, mask), at<float>(factors), at<void>(out),
-                           Element(out_element), accumulate, scale, at<void>(stream)), "clipped_sum");
-    return true;  // what did not fit shows in `out`, without waiting for the device
-  });
-  m.def("head_losses_cuda", [](uintptr_t logits, int64_t rows, int64_t columns, int64_t stride, uintptr_t labels, double scale,
-                               double cap, uintptr_t losses, uintptr_t stats, bool want_gradient, uintptr_t stream) {
-    check(head_losses_cuda(tile_at(logits, rows, columns, stride, labels, scale, cap), at<double>(losses), at<double>(stats),
-                           want_gradient, at<void>(stream)), "head_losses");
-  });
-  m.def("head_gradient_cuda", [](uintptr_t logits, int64_t rows, int64_t columns, int64_t stride, uintptr_t labels, double scale,
-                                 double cap, uintptr_t stats, int64_t start, uintptr_t stream) {
-    check(head_gradient_cuda(tile_at(logits, rows, columns, stride, labels, scale, cap), at<double>(stats), start,
-                             at<void>(stream)), "head_gradient");
-  });
-  m.def("noise_cuda", [](uintptr_t out, uintptr_t base, int base_element, int64_t count, double sigma, const py::bytes &key,
-                         uint64_t step, uint64_t offset, uintptr_t stream) {
-    check(noise_cuda(at<float>(out), at<void>(base), Element(base_element), count, sigma, key_from(key), step, offset,
-                     at<void>(stream)), "gaussian_noise");
-  });
-}
-#endif
-
 }  // namespace
 
 PYBIND11_MODULE(_native, m) {
@@ -272,7 +194,5 @@ PYBIND11_MODULE(_native, m) {
   bind_head_cpu(m);
   bind_products_cpu(m);
   bind_tokens_cpu(m);
-#if defined(PRIVKT_HAS_CUDA)
-  bind_cuda(m);
-#endif
+  bind_blocks(m);
 }

@@ -20,6 +20,7 @@ from privkt.kernels import (
     checks_updates,
     native,
     native_exponential,
+    native_products,
     native_updates,
     reference,
     reference_exponential,
@@ -111,7 +112,7 @@ FAKES: dict[str, Callable[..., Any]] = {
 def _implementation(name: str) -> Callable[..., Any]:
     places = (
         (checks, checks_updates, checks_exponential),
-        (native, native_updates, native_exponential),
+        (native, native_products, native_updates, native_exponential),
         (reference, reference_exponential),
     )
     check, on_native, on_reference = (

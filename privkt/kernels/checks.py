@@ -150,12 +150,15 @@ def _lookups(op: str, ids: Tensor, grad: Tensor, mask: Tensor | None, padding_id
 
 
 def _ids_below(op: str, ids: Tensor, counts: Tensor | None, rows: int) -> None:
-    """Only on the CPU: elsewhere looking would wait for the device. The text names no id: they are private."""
-    if ids.device.type != "cpu":
-        return
+    """On a device its own assertion fails, later: looking would wait for it. The text names no id: they are private."""
     outside = (ids < 0) | (ids >= rows)
-    if bool((outside if counts is None else outside & counts[:, None]).any()):
-        raise IndexError(f"{op}: ids must lie in [0, {rows}), got one outside; pass ids and rows of one embedding")
+    if counts is not None:
+        outside &= counts[:, None]
+    message = f"{op}: ids must lie in [0, {rows}), got one outside; pass ids and rows of one embedding"
+    if ids.device.type != "cpu":
+        torch._assert_async(outside.any().logical_not(), message)
+    elif bool(outside.any()):
+        raise IndexError(message)
 
 
 def embedding_sqnorms(ids: Tensor, grad: Tensor, mask: Tensor | None, padding_idx: int | None) -> None:

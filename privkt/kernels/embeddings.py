@@ -24,7 +24,7 @@ def embedding_sqnorms(
     Guarantee:
       - the squares are those of the stored float32 rows that `clipped_embedding_sum` scales;
       - at most min(steps, V) d squares are added, so clip factors with the weight's V d as width bound the norm;
-      - instruction sets, thread counts and other samples do not change the bits.
+      - instruction sets, thread counts and other samples do not change the bits; CUDA adds in an order of its own.
     Edge cases: rows with inf or NaN give inf or NaN; a sample outside the mask gives 0 and is not read.
     Raises: TypeError, ValueError for another dtype, shape or device.
     """
@@ -54,10 +54,10 @@ def clipped_embedding_sum(
       - int64: each coordinate's whole cells are added exactly; any split and order gives the same integers;
       - a sample with factor 0, or outside the mask, is not read: NaN in it changes nothing;
       - rows that no counting sample looks up are not touched;
-      - instruction sets and thread counts do not change the bits.
+      - instruction sets, thread counts and CUDA do not change the bits.
     Edge cases: a factor that is negative, inf or NaN counts as 0; batch or steps 0 leave `out` as it is.
     Raises: TypeError, ValueError for another dtype, shape or device; IndexError for an id of a counting sample outside
-    [0, V), where out is on the CPU; OverflowError as in `clipped_sum`.
+    [0, V), on CUDA a failed device-side assertion; OverflowError as in `clipped_sum`.
     """
     _schema.ops.add_clipped_embedding_sum_(out, ids, grad, factors, mask, padding_idx, scale)
     return out

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from privkt.kernels import reference_updates as updates
-from privkt.kernels.native import _ELEMENTS, _NOISE_A_THREAD, _at, _call, _split, noisy_sum
-from privkt.kernels.threads import parallel
+from privkt.kernels.native import _ELEMENTS, _NOISE_A_THREAD, _at, _split
 
 _DISCRETE_A_THREAD = 1 << 11
 
@@ -24,25 +22,15 @@ def _discrete(total: Tensor, sigma: float, key: Tensor, step: int, offset: int, 
 
 
 def add_discrete_gaussian_(total: Tensor, sigma: float, key: Tensor, step: int, offset: int) -> None:
-    if sigma == 0:
-        return
-    if total.device.type == "cpu":
+    if sigma > 0:
         _discrete(total, sigma, key, step, offset, accumulate=True)
-    else:  # drawn on the host: rejection does not suit a device, and the integers are the same
-        total += discrete_gaussian_on_host(total, sigma, key, step, offset)
 
 
 def discrete_gaussian_(out: Tensor, sigma: float, key: Tensor, step: int, offset: int) -> None:
-    if sigma > 0 and out.device.type == "cpu":
+    if sigma > 0:
         _discrete(out, sigma, key, step, offset, accumulate=False)
     else:
-        add_discrete_gaussian_(out.zero_(), sigma, key, step, offset)
-
-
-def discrete_gaussian_on_host(like: Tensor, sigma: float, key: Tensor, step: int, offset: int) -> Tensor:
-    drawn = torch.empty(like.shape, dtype=torch.int64)
-    _discrete(drawn, sigma, key, step, offset, accumulate=False)
-    return drawn.to(like.device)
+        out.zero_()
 
 
 def _update(kernel: str, weights: tuple[Tensor | None, ...], mean: tuple[Any, ...], how: tuple[Any, ...]) -> None:
@@ -51,30 +39,19 @@ def _update(kernel: str, weights: tuple[Tensor | None, ...], mean: tuple[Any, ..
     total, sigma, key, step, offset, scale, divisor, maximize = mean
     assert param is not None
     words, cell = bytes(key.tolist()), 1.0 if scale is None else 1 / scale
-    fits = []
 
-    def run(start: int, stop: int) -> None:
-        assert param is not None
+    def run(start: int, stop: int) -> tuple[Any, ...]:
         counter = (step % 2**64, (offset + start) % 2**64)
         noisy = (_at(total, start), _ELEMENTS[total.dtype], cell, sigma, words, *counter, divisor, maximize)
         first = (_at(param, start), _ELEMENTS[param.dtype], stop - start)
-        fits.append(_call(kernel, param.device, *first, *(_at(state, start) for state in states), noisy, *how))
+        return *first, *(_at(state, start) for state in states), noisy, *how
 
-    parallel(param.shape[0], run, _NOISE_A_THREAD)
-    updates.need_fit(kernel + "_", all(fits))
+    updates.need_fit(kernel + "_", _split(kernel, param.device, param.shape[0], _NOISE_A_THREAD, run))
 
 
 def sgd_update_(param: Tensor, momentum_buffer: Tensor | None, *rest: Any) -> None:
-    mean, how = rest[:8], rest[8:]
-    if param.device.type == "cpu":
-        _update("sgd_update", (param, momentum_buffer), mean, how)
-    else:
-        updates.sgd_step(param, momentum_buffer, updates.gradient(noisy_sum(*mean[:6]), *mean[6:]), *how)
+    _update("sgd_update", (param, momentum_buffer), rest[:8], rest[8:])
 
 
 def adam_update_(param: Tensor, exp_avg: Tensor, exp_avg_sq: Tensor, *rest: Any) -> None:
-    mean, how = rest[:8], rest[8:]
-    if param.device.type == "cpu":
-        _update("adam_update", (param, exp_avg, exp_avg_sq), mean, how)
-    else:
-        updates.adam_step(param, exp_avg, exp_avg_sq, updates.gradient(noisy_sum(*mean[:6]), *mean[6:]), *how)
+    _update("adam_update", (param, exp_avg, exp_avg_sq), rest[:8], rest[8:])

@@ -36,7 +36,8 @@ def product_sqnorms(
     1536 x 1536); "auto" is `product_norm_method`.
     Guarantee:
       - the result is at least the exact square norm of the stored float32 row that `clipped_product_sum` scales;
-      - instruction sets, thread counts and other samples do not change its bits.
+      - instruction sets, thread counts and other samples do not change its bits; CUDA's are the same by tiles, and by
+        inner products a bound that may differ in its last places.
     Edge cases: a row that is not finite gives inf or NaN, and so do, by "gram", vectors longer than 2^63; a sample
     outside the mask gives 0 and is not read; no steps give 0.
     Raises: TypeError, ValueError for another dtype, shape, device or method.
@@ -66,7 +67,7 @@ def clipped_product_sum(
       - float32: they are summed in float64 and the sum is added once;
       - int64: each coordinate times scale is truncated toward zero and added exactly, whatever the order;
       - a sample with factor 0, or outside the mask, is not read: NaN in it changes nothing;
-      - instruction sets and thread counts do not change the bits.
+      - instruction sets, thread counts and CUDA do not change the bits.
     Edge cases: a factor that is negative, inf or NaN counts as 0; batch or steps 0 leave `out` as it is.
     Raises: TypeError, ValueError for another dtype, shape, device or scale; OverflowError where an int64 sum would
     leave 2^53 cells, which clipped rows on their grid cannot (on CUDA `noisy_sum` makes NaN of it instead).

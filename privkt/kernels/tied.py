@@ -26,10 +26,10 @@ def tied_cross(
     [batch, places, d] as in `product_sqnorms`; mask [batch] bool; result [batch] float64.
     Guarantee:
       - |result - exact| <= V d 2^-53 (1 + 2^-20) |E_b| |H_b|;
-      - instruction sets, thread counts and other samples do not change the bits.
+      - instruction sets, thread counts, CUDA and other samples do not change the bits.
     Edge cases: a sample outside the mask gives 0 and is not read; rows with inf or NaN may give inf or NaN.
     Raises: TypeError, ValueError for another dtype, shape or device; IndexError for an id of a sample in the mask
-    outside [0, V), on the CPU.
+    outside [0, V), on CUDA a failed device-side assertion.
     References: docs/proofs/kernels.md.
     """
     return _schema.ops.tied_cross(ids, grad, left, right, mask, padding_idx)

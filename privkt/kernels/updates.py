@@ -49,7 +49,8 @@ def sgd_update_(
         of torch's; a slice at its offset equals that slice of the whole;
       - bfloat16 weights are rounded once, to nearest, from float32 arithmetic.
     Edge cases: sigma 0 adds no noise; n 0 does nothing.
-    Raises: TypeError, ValueError for other shapes, dtypes or devices; OverflowError for an int64 total beyond 2^53.
+    Raises: TypeError, ValueError for other shapes, dtypes or devices; OverflowError for an int64 total beyond 2^53,
+    whose weight is NaN then (on CUDA nothing else tells).
     """
     if momentum != 0 and momentum_buffer is None:
         raise ValueError(

@@ -15,7 +15,7 @@ from privkt.kernels import (
     clip_factors,
     clipped_product_sum,
     clipped_sum,
-    native,
+    native_products,
     product_norm_method,
     product_sqnorms,
     row_sqnorms,
@@ -94,7 +94,7 @@ def test_tiles_blocks_and_chunks_have_the_bits_of_the_reference(shape: tuple[int
 @pytest.fixture
 def small_pieces(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Every piece that may go to a thread of its own does."""
-    monkeypatch.setattr(native, "_PRODUCTS_A_THREAD", 1)
+    monkeypatch.setattr(native_products, "_PRODUCTS_A_THREAD", 1)
     before = torch.get_num_threads()
     yield
     torch.set_num_threads(before)
@@ -166,7 +166,8 @@ def test_the_grid_truncates_toward_zero_in_any_order() -> None:
     assert torch.equal(grids[0], rows.trunc().long().sum(0))
 
 
-@both
+@pytest.mark.parametrize("implementation", ["native", "reference"], indirect=True)  # a GPU is not waited for
+@pytest.mark.usefixtures("implementation")
 def test_cells_beyond_the_grid_are_an_error() -> None:
     left = torch.tensor([[[1e30, -1e30, 2.0]]])
     with pytest.raises(OverflowError, match=r"^clipped_product_sum: a sum must stay within 2\^53 cells"):

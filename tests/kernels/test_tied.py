@@ -17,7 +17,7 @@ from privkt.kernels import (
     clipped_product_sum,
     embedding_sqnorms,
     grid_scale,
-    native,
+    native_products,
     product_sqnorms,
     tied_cross,
     tied_grid_norm,
@@ -171,7 +171,7 @@ def test_the_number_of_threads_does_not_show(monkeypatch: pytest.MonkeyPatch) ->
         torch.set_num_threads(1)
         one = tied_cross(*case)
         torch.set_num_threads(3)
-        monkeypatch.setattr(native, "_PRODUCTS_A_THREAD", 1)
+        monkeypatch.setattr(native_products, "_PRODUCTS_A_THREAD", 1)
         assert torch.equal(tied_cross(*case), one)
     finally:
         torch.set_num_threads(before)

@@ -239,6 +239,7 @@ def test_gradients_are_refused_and_a_graph_that_saved_the_weight_notices_the_ste
         loss.backward()
 
 
+@pytest.mark.parametrize("implementation", ["native", "reference"], indirect=True)  # a GPU is not waited for
 @pytest.mark.usefixtures("implementation")
 def test_an_int64_total_that_overflowed_is_an_error() -> None:
     total = torch.tensor([1, 2**53 + 1])

@@ -149,18 +149,44 @@ const char *built_cpu_isas();         // "scalar,avx2,avx512"
 // The noise's rare exact path, compiled once for every processor.
 float exact_noise_cpu(const NoiseKey &key, uint64_t step, uint64_t index, double base, double sigma);
 
+// The same for blocks of threads (privkt/blocks). On a GPU every pointer but the key's is device memory and `stream` a
+// cudaStream_t; they return a cudaError_t as int and wait for nothing. A coordinate that cannot be summed exactly becomes
+// kNoCells, and a weight NaN: nothing else tells. Doubles of the workspaces that callers provide; tied_cross's is [batch, width]:
+int64_t product_workspace(int64_t batch, int64_t steps, int64_t d, bool gram);
+int64_t embedding_workspace(int64_t batch, int64_t steps);
+
+struct BlockKernels {
+  int (*noise)(float *out, const void *base, Element base_element, int64_t count, double sigma, const NoiseKey &key, uint64_t step,
+               uint64_t offset, void *stream);
+  int (*discrete_gaussian)(int64_t *out, int64_t count, double sigma, const NoiseKey &key, uint64_t step, uint64_t offset,
+                           bool accumulate, void *stream);
+  int (*sgd_update)(const NoisyMean &mean, const SgdStep &how, const Weights &weights, float *momentum_buffer, void *stream);
+  int (*adam_update)(const NoisyMean &mean, const AdamStep &how, const Weights &weights, float *exp_avg, float *exp_avg_sq,
+                     void *stream);
+  int (*product_sqnorms_tiles)(const Products &products, double *sqnorms, bool accumulate, double *workspace, void *stream);
+  int (*product_sqnorms_gram)(const Products &products, double *sqnorms, bool accumulate, double *workspace, void *stream);
+  int (*clipped_product_sum)(const Products &products, const float *factors, void *out, Element out_element, int64_t out_stride,
+                             double scale, void *stream);
+  int (*embedding_sqnorms)(const Lookups &lookups, double *sqnorms, bool accumulate, double *workspace, void *stream);
+  int (*clipped_embedding_sum)(const Lookups &lookups, const float *factors, void *out, Element out_element, double scale,
+                               void *stream);
+  int (*tied_cross)(const Lookups &lookups, const Products &touched, double *crosses, double *workspace, void *stream);
+};
+
+// The blocks and their threads played by one thread of the CPU, for tests, from the first to the last or the other way round;
+// the stream is not used.
+const BlockKernels &played_kernels();
+void play_backwards(bool backwards);
+
 #if defined(PRIVKT_HAS_CUDA)
-// The same on the device; every pointer but the key is device memory. They return a cudaError_t as int.
+const BlockKernels &cuda_kernels();
 int row_sqnorms_cuda(const Rows &rows, double *sqnorms, bool accumulate, void *stream);
 int clip_factors_cuda(const double *sqnorms, const uint8_t *mask, int64_t batch, double max_norm, double width, double slack,
                       float *factors, uint8_t *finite, void *stream);
-// A coordinate that cannot be summed exactly becomes kNoCells; nothing else tells.
 int clipped_sum_cuda(const Rows &rows, const float *factors, void *out, Element out_element, bool accumulate, double scale,
                      void *stream);
 int head_losses_cuda(const LogitsTile &tile, double *losses, double *stats, bool want_gradient, void *stream);
 int head_gradient_cuda(const LogitsTile &tile, const double *stats, int64_t start, void *stream);
-int noise_cuda(float *out, const void *base, Element base_element, int64_t count, double sigma, const NoiseKey &key,
-               uint64_t step, uint64_t offset, void *stream);
 const char *cuda_error_text(int code);
 #endif
 

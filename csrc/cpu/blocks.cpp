@@ -1,0 +1,120 @@
+// The GPU's blocks of threads played by one thread of the CPU: slow, and what the tests compare with the CPU's kernels.
+#include <cstring>
+#include <memory>
+
+#include "privkt/blocks/discrete.h"
+#include "privkt/blocks/gram.h"
+#include "privkt/blocks/tied.h"
+#include "privkt/blocks/updates.h"
+
+namespace privkt {
+
+namespace {
+
+bool backwards_now = false;
+
+template <typename Program>
+struct PlayedTeam {
+  std::unique_ptr<typename Program::Registers[]> registers{new typename Program::Registers[Program::kThreads]};
+  bool backwards = backwards_now;
+
+  template <typename Work>
+  void apart(Work work) {
+    for (int i = 0; i < Program::kThreads; ++i) {
+      const int thread = backwards ? Program::kThreads - 1 - i : i;
+      work(thread, registers[size_t(thread)]);
+    }
+  }
+
+  template <typename Work>
+  void each(Work work) {
+    apart(work);
+  }
+};
+
+// Blocks begin, as on a GPU, with whatever memory holds: NaN here, so that a read before a write shows.
+struct Play {
+  template <typename Program>
+  int operator()(const Program &program) const {
+    PlayedTeam<Program> team;
+    const std::unique_ptr<typename Program::Shared> shared(new typename Program::Shared);
+    const int64_t blocks = program.blocks();
+    for (int64_t i = 0; i < blocks; ++i) {
+      memset(static_cast<void *>(shared.get()), 0xff, sizeof(typename Program::Shared));
+      memset(static_cast<void *>(team.registers.get()), 0xff, sizeof(typename Program::Registers) * Program::kThreads);
+      Program::run(program, team, *shared, team.backwards ? blocks - 1 - i : i);
+    }
+    return 0;
+  }
+};
+
+int noise(float *out, const void *base, Element base_element, int64_t count, double sigma, const NoiseKey &key, uint64_t step,
+          uint64_t offset, void *) {
+  return blocks::noise(Play{}, out, base, base_element, count, sigma, key, step, offset);
+}
+
+int discrete_gaussian(int64_t *out, int64_t count, double sigma, const NoiseKey &key, uint64_t step, uint64_t offset,
+                      bool accumulate, void *) {
+  return blocks::discrete_gaussian(Play{}, out, count, sigma, key, step, offset, accumulate);
+}
+
+int sgd_update(const NoisyMean &mean, const SgdStep &how, const Weights &weights, float *momentum_buffer, void *) {
+  return blocks::sgd_update(Play{}, mean, how, weights, momentum_buffer);
+}
+
+int adam_update(const NoisyMean &mean, const AdamStep &how, const Weights &weights, float *exp_avg, float *exp_avg_sq,
+                void *) {
+  return blocks::adam_update(Play{}, mean, how, weights, exp_avg, exp_avg_sq);
+}
+
+int product_sqnorms_tiles(const Products &products, double *sqnorms, bool accumulate, double *workspace, void *) {
+  return blocks::product_sqnorms_tiles(Play{}, products, sqnorms, accumulate, workspace);
+}
+
+int product_sqnorms_gram(const Products &products, double *sqnorms, bool accumulate, double *workspace, void *) {
+  return blocks::product_sqnorms_gram(Play{}, products, sqnorms, accumulate, workspace);
+}
+
+int clipped_product_sum(const Products &products, const float *factors, void *out, Element out_element, int64_t out_stride,
+                        double scale, void *) {
+  return blocks::clipped_product_sum(Play{}, products, factors, out, out_element, out_stride, scale);
+}
+
+int embedding_sqnorms(const Lookups &lookups, double *sqnorms, bool accumulate, double *workspace, void *) {
+  return blocks::embedding_sqnorms(Play{}, lookups, sqnorms, accumulate, workspace);
+}
+
+int clipped_embedding_sum(const Lookups &lookups, const float *factors, void *out, Element out_element, double scale,
+                          void *) {
+  return blocks::clipped_embedding_sum(Play{}, lookups, factors, out, out_element, scale);
+}
+
+int tied_cross(const Lookups &lookups, const Products &touched, double *crosses, double *workspace, void *) {
+  return blocks::tied_cross(Play{}, lookups, touched, crosses, workspace);
+}
+
+}  // namespace
+
+int64_t product_workspace(int64_t batch, int64_t steps, int64_t d, bool gram) {
+  return batch * (gram ? blocks::tiles_of(steps) * blocks::kSums : d);
+}
+
+int64_t embedding_workspace(int64_t batch, int64_t steps) { return batch * blocks::parts_of(steps, blocks::kRuns); }
+
+void play_backwards(bool backwards) { backwards_now = backwards; }
+
+const BlockKernels &played_kernels() {
+  static const BlockKernels kernels = {noise,
+                                       discrete_gaussian,
+                                       sgd_update,
+                                       adam_update,
+                                       product_sqnorms_tiles,
+                                       product_sqnorms_gram,
+                                       clipped_product_sum,
+                                       embedding_sqnorms,
+                                       clipped_embedding_sum,
+                                       tied_cross};
+  return kernels;
+}
+
+}  // namespace privkt

@@ -1,0 +1,20 @@
+// All kernels that are made from privkt/blocks.
+#include "kernels.cuh"
+
+namespace privkt {
+
+const BlockKernels &cuda_kernels() {
+  static const BlockKernels kernels = {gpu::noise,
+                                       gpu::discrete_gaussian,
+                                       gpu::sgd_update,
+                                       gpu::adam_update,
+                                       gpu::product_sqnorms_tiles,
+                                       gpu::product_sqnorms_gram,
+                                       gpu::clipped_product_sum,
+                                       gpu::embedding_sqnorms,
+                                       gpu::clipped_embedding_sum,
+                                       gpu::tied_cross};
+  return kernels;
+}
+
+}  // namespace privkt
