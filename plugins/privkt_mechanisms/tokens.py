@@ -52,7 +52,7 @@ class TableMechanism(TokenMechanism):
         return self.law.rows(ids.astype(np.int64))
 
     def parameters(self) -> Mapping[str, Any]:
-        certificate = self._certificate
+        certificate = self.certificate
         return {
             "epsilon": self.epsilon,
             "calibrate": self.calibrate,

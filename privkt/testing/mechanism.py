@@ -47,6 +47,10 @@ class MechanismSuite(ABC):
         """`distribution`, or for infinitely many outputs those of a window; the rest is one cell."""
         return mechanism.distribution(value)
 
+    def drawn(self, mechanism: Mechanism[Any, Any], value: Any) -> Iterable[Hashable]:
+        """`draws` independent outputs of one value."""
+        return (mechanism.sample(value) for _ in range(self.draws))
+
     def distance(self, x: Any, y: Any) -> float:
         """The distance of two inputs; only kind metric asks for it."""
         raise TypeError(f"{type(self).__name__}: a metric guarantee needs `distance`; define it in the suite")
@@ -115,7 +119,7 @@ class MechanismSuite(ABC):
             if expected is None:
                 continue
             tested += 1
-            p = chi_square_p((mechanism.sample(value) for _ in range(self.draws)), expected)
+            p = chi_square_p(self.drawn(mechanism, value), expected)
             assert p >= CUT_OFF / len(cases), f"{self.draws} draws do not follow the stated probabilities (p = {p:.2g})"
         if not tested:
             pytest.skip("no distribution is stated: give `probabilities` in the suite if one is known")

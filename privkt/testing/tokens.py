@@ -18,6 +18,7 @@ from privkt.testing.statistics import CUT_OFF, chi_square_p, renyi
 _SLACK = 1e-9
 _ORDERS = (1.01, 2.0, 8.0, 64.0)
 _FEW = 64
+_SINGLE = 200
 
 
 class TokenMechanismSuite(MechanismSuite):
@@ -37,6 +38,11 @@ class TokenMechanismSuite(MechanismSuite):
 
     def outsiders(self, mechanism: Any) -> Sequence[Any]:
         return [self.canary, -1, mechanism.size, 0.0, True, None, self.canary.encode(), 2**64]
+
+    def drawn(self, mechanism: Any, value: Any) -> Iterable[Hashable]:
+        """A few one by one, the rest in one call."""
+        yield from (mechanism.sample(value) for _ in range(_SINGLE))
+        yield from mechanism.sample_ids(np.full(self.draws - _SINGLE, value)).tolist()
 
     def laws(self) -> list[tuple[TokenMechanism, np.ndarray]]:
         """Every mechanism whose law is known, with the whole of it."""
