@@ -9,8 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset, Sampler
 
+from privkt import kernels
 from privkt.dpsgd.errors import RefusedTraining
 from privkt.dpsgd.layout import Layout
+from privkt.dpsgd.modes import values_in_rows
 
 _MOST_AT_ONCE = 16
 HALF = (torch.bfloat16, torch.float16)
@@ -158,23 +160,30 @@ def _same(held: Tensor, now: Tensor) -> bool:
     return bool(((held == now) | ((held != held) & (now != now))).all())
 
 
-def samples_at_once(asked: int | Literal["auto"], width: int, batch_size: int, memory: int) -> int:
-    """The physical microbatch: as asked, or at most 16 rows that fit into `memory` bytes.
+def samples_at_once(
+    asked: int | Literal["auto"], layout: Layout, batch_size: int, memory: int, *, records_per_user: int = 1
+) -> int:
+    """The physical microbatch: as asked, or at most 16 records whose stored rows fit into `memory` bytes.
 
+    Rows are stored for parameters that have no other form (privkt.dpsgd.modes.values_in_rows); of all parameters where
+    the device has no kernels for products, and for one user at a time where its records do not fit into a microbatch.
     Raises: RefusedTraining, if the rows do not fit.
     """
-    fitting = memory // (4 * width)
-    if fitting < 1 or (asked != "auto" and asked > fitting):
+    if asked != "auto" and asked < 1:
+        raise RefusedTraining(f"PrivateTraining: microbatch_size must be at least 1, got {asked}; leave it at 'auto'")
+    wanted = min(_MOST_AT_ONCE, batch_size * records_per_user) if asked == "auto" else asked
+    whole = not kernels.runs_on("clipped_product_sum", layout.device)
+    pieces = wanted < records_per_user
+    width = layout.width if whole or pieces else values_in_rows(layout)
+    users = 1 if pieces else wanted // records_per_user
+    fitting = users if width == 0 else memory // (4 * width)
+    if fitting < 1 or (asked != "auto" and users > fitting):
         raise RefusedTraining(
-            f"PrivateTraining: {1 if asked == 'auto' else asked} rows of {width} trainable values must fit into "
+            f"PrivateTraining: {1 if asked == 'auto' else users} rows of {width} trainable values must fit into "
             f"row_memory = {memory} bytes, got room for {fitting}; train an adapter (LoRA), fewer layers, "
             "or a smaller microbatch"
         )
-    if asked == "auto":
-        return max(1, min(_MOST_AT_ONCE, batch_size, fitting))
-    if asked < 1:
-        raise RefusedTraining(f"PrivateTraining: microbatch_size must be at least 1, got {asked}; leave it at 'auto'")
-    return asked
+    return wanted if users <= fitting else fitting * records_per_user
 
 
 def need_losses(losses: object, samples: int) -> Tensor:

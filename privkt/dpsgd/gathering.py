@@ -213,8 +213,8 @@ class Gathering:
             mask = mask.view(-1, self._records).any(1)
         if before is not None:
             mask = mask | before
-        kept, self._kept = self._kept, {}  # the graph of the losses may live on, and knows this gathering
-        return SampleGradients(self._layout, arrangement, self._store, kept, mask)
+        found, self._kept = self._kept, {}  # the graph of the losses may live on, and knows this gathering
+        return SampleGradients(self._layout, arrangement, self._store, found, mask)
 
     # -- inside -----------------------------------------------------------------------------------------------------
 

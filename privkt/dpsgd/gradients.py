@@ -79,6 +79,12 @@ class Kept:
         self.segments.append((ids, grad, padding_idx))
         self._versions += [(x, x._version) for x in (ids, grad)]
 
+    def tensors(self) -> Iterator[Tensor]:
+        """Everything that is kept and read again, but for a head's own weight."""
+        yield from (x for product in self.products for x in product)
+        yield from (x for ids, grad, _ in self.segments for x in (ids, grad))
+        yield from () if self.head is None else self.head.tensors()
+
     def join(self, name: str) -> None:
         """One product and one list of segments, however often the parameter was used.
 
@@ -124,6 +130,15 @@ class SampleGradients:
     def width(self) -> int:
         """P, the number of trainable values."""
         return self._layout.width
+
+    @property
+    def columns(self) -> int:
+        """How many values a unit has stored as rows."""
+        return self._arrangement.width
+
+    def kept_tensors(self) -> Iterator[Tensor]:
+        """What gradients that are not stored are made of."""
+        return (x for kept in self._kept.values() for x in kept.tensors())
 
     @property
     def mask(self) -> Tensor:

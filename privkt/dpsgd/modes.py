@@ -13,6 +13,7 @@ from typing import Literal, NamedTuple
 from torch import Tensor
 
 from privkt.dpsgd.layout import Layout
+from privkt.dpsgd.rules import Rule
 
 Mode = Literal["rows", "gram", "tiles", "segments", "tied", "head", "fallback", "unused"]
 Force = Literal["rows", "kept"]
@@ -88,6 +89,20 @@ def arrange(layout: Layout, uses: Iterable[Use], force: Force | None = None) -> 
             columns[slot.name] = (width, width + slot.stop - slot.start)
             width += slot.stop - slot.start
     return Arrangement(modes, columns, width)
+
+
+def values_in_rows(layout: Layout) -> int:
+    """How many values a unit's rows have at least, whatever the shapes: parameters that no rule keeps otherwise.
+
+    Others have rows only where these take at most half of the activations that they replace (`mode_of`).
+    """
+    sites: dict[str, list[bool]] = {slot.name: [] for slot in layout.slots}
+    for site in layout.sites:
+        kind = type(site.rule)
+        keeps = kind.products is not Rule.products or kind.segments is not Rule.segments
+        for slot in site.slots.values():
+            sites[slot.name].append(keeps and slot.parameter.dim() == 2)
+    return sum(slot.stop - slot.start for slot in layout.slots if not (sites[slot.name] and all(sites[slot.name])))
 
 
 def product_use(slot: str, left: Tensor, right: Tensor) -> Use:

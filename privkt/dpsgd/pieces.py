@@ -6,10 +6,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+from torch import Tensor
 
 from privkt.dpsgd.engine import Engine
 from privkt.dpsgd.sampling import microbatches
 from privkt.dpsgd.users import UserDraw
+from privkt.dpsgd.verify import Rehearsal
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,16 @@ class Piece:
     def open(self, engine: Engine) -> None:
         """Begins this microbatch."""
         engine.open(len(self.mask), in_pieces=not self.ends or self.goes_on, keep=self.goes_on)
+
+
+@dataclass(frozen=True)
+class Current:
+    """The microbatch the loop body works on: whether its units are whole after it, and the logical batch."""
+
+    mask: Tensor
+    ends: bool = False
+    last: bool = False
+    rehearsal: Rehearsal | None = None
 
 
 def record_pieces(drawn: np.ndarray, size: int) -> list[list[Piece]]:

@@ -49,6 +49,12 @@ class HeadSlices:
             self._right = _along_positions([self._take(x.hidden) for x in self._gradients])
         return self._right
 
+    def tensors(self) -> Iterator[Tensor]:
+        """What is read again but the head's own weight, which moves only after its own sum."""
+        for gradient in self._gradients:
+            read = (gradient.hidden, gradient.stats, gradient.head.bias)
+            yield from (x for x in read if x is not None)
+
     def parts(self) -> Iterator[tuple[int, int, Tensor]]:
         """(start, stop, left [units, T, stop - start]) of each slice.
 

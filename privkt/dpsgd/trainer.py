@@ -22,6 +22,7 @@ from datasets import Dataset
 from torch import Tensor
 from transformers import EarlyStoppingCallback, Trainer
 from transformers.trainer_utils import TrainOutput
+from transformers.utils import logging
 
 from privkt.contracts.messages import Model
 from privkt.dpsgd.errors import RefusedTraining, TrainingError
@@ -30,6 +31,7 @@ from privkt.dpsgd.training import PrivateTraining
 from privkt.privacy import Budget, Release, state
 
 _ONE_SEQUENCE = "records of a batch would share one sequence: padding_free=False"
+_LOG = logging.get_logger("transformers.trainer.private")  # its level is that of the trainer's arguments
 _FOLDER, _RUN = "private-training", "run.json"
 
 
@@ -183,8 +185,19 @@ class PrivateTrainerMixin:
             checkpoint=folder,
             checkpoint_every=int(args.save_steps) if args.save_steps >= 1 else None,
             scheduler=trainer.lr_scheduler,
-            **{**length, **privacy.options},
+            **{"progress": _Logged(), **length, **privacy.options},
         )
+
+
+class _Logged:
+    """contracts.Progress as lines of the trainer's log: what begins, and how much memory a step takes."""
+
+    def task(self, title: str, total: float | None, unit: str = "") -> _Logged:
+        _LOG.info(f"  {title}")
+        return self
+
+    def advance(self, amount: float = 1, note: str = "") -> None:
+        """The trainer has a bar of its own."""
 
 
 def refuse_settings(args: Any) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -31,7 +30,8 @@ from privkt.dpsgd.errors import RefusedTraining, TrainingError
 from privkt.dpsgd.export import payload
 from privkt.dpsgd.layout import lay_out
 from privkt.dpsgd.mechanism import NoisyMean
-from privkt.dpsgd.pieces import Piece, record_pieces, user_pieces
+from privkt.dpsgd.memory import Footprint, MemoryPlan
+from privkt.dpsgd.pieces import Current, Piece, record_pieces, user_pieces
 from privkt.dpsgd.plan import Plan, make_plan, steps_of
 from privkt.dpsgd.ranks import Ranks
 from privkt.dpsgd.sampling import Keys, layer_randomness
@@ -42,16 +42,6 @@ from privkt.privacy import Budget, Provenance, Release, accounting
 from privkt.privacy.correlated import survives_a_restart
 
 MECHANISM = "privkt:dp-sgd"
-
-
-@dataclass(frozen=True)
-class _Current:
-    """The microbatch the loop body works on: whether its units are whole after it, and the logical batch."""
-
-    mask: Tensor
-    ends: bool = False
-    last: bool = False
-    rehearsal: Rehearsal | None = None
 
 
 class PrivateTraining:
@@ -116,9 +106,11 @@ class PrivateTraining:
         self.model, self.optimizer, self.scheduler = model, optimizer, scheduler
         self._dataset, self._collate_fn = dataset, collate_fn
         layout = lay_out(model)
-        at_once = samples_at_once(microbatch_size, layout.width, batch_size * (records_per_user or 1), row_memory)
-        self._engine = Engine(model, records_per_unit=min(records_per_user or 1, at_once))
+        each = records_per_user or 1
+        at_once = samples_at_once(microbatch_size, layout, batch_size, row_memory, records_per_user=each)
+        self._engine = Engine(model, records_per_unit=min(each, at_once))
         need_optimizer(optimizer, self._engine.layout, scheduler)
+        self._memory = Footprint(self._engine, optimizer, at_once)
         if noise == "grid":
             need_untied(self._engine.layout)
         planned = steps_of(size, batch_size, epochs, steps, sampler=sampler)
@@ -155,7 +147,7 @@ class PrivateTraining:
         self._model_name = model_name
         self._rehearse_records = max(1, min(3, size, row_memory // (8 * self._engine.width) - 1)) if verify else 0
         self._progress = progress or NoProgress()
-        self._current: _Current | None = None
+        self._current: Current | None = None
         self._broken = self._charged = self._moved = False
         self._release: Release[Any] | None = None
         self._done = 0
@@ -172,6 +164,11 @@ class PrivateTraining:
     def plan(self) -> Plan:
         """What was fixed before any data was read."""
         return self._plan
+
+    @property
+    def memory_plan(self) -> MemoryPlan:
+        """Bytes by what they are for; activations once the rehearsal has seen them. Said before the first step."""
+        return self._memory.plan
 
     @property
     def steps_taken(self) -> int:
@@ -196,13 +193,14 @@ class PrivateTraining:
             if self._rehearse_records:
                 yield from self._rehearse()
                 self._rehearse_records = 0
+            self._memory.tell(self._progress)
             with layer_randomness(self._sampler.layer_seed(self._done, self._ranks.rank)):
                 while self._done < self._plan.steps:
                     self._mean.begin()
                     pieces = self._pieces()
                     for number, piece in enumerate(pieces, 1):
                         piece.open(self._engine)
-                        self._current = _Current(self._mask(piece.mask), piece.ends, last=number == len(pieces))
+                        self._current = Current(self._mask(piece.mask), piece.ends, last=number == len(pieces))
                         yield self._collate(piece.indices)
                         self._need_stepped()
                     task.advance(1)
@@ -224,13 +222,13 @@ class PrivateTraining:
 
     def _rehearse(self) -> Iterator[Any]:
         single = self._engine if self._engine.records_per_unit == 1 else Engine(self.model)
-        rehearsal = Rehearsal(single, self._plan.max_grad_norm, self._rehearse_records)
+        rehearsal = Rehearsal(single, self._plan.max_grad_norm, self._rehearse_records, self._memory.watch)
         with undisturbed(self.model):
             try:
                 for indices, mask in rehearsal.batches():
                     if rehearsal.through_engine:
                         single.open(len(mask))
-                    self._current = _Current(self._mask(mask), rehearsal=rehearsal)
+                    self._current = Current(self._mask(mask), rehearsal=rehearsal)
                     yield self._collate(indices)
                     self._need_stepped()
             finally:

@@ -19,6 +19,7 @@ from privkt import kernels
 from privkt.dpsgd.engine import Engine
 from privkt.dpsgd.errors import VerificationFailed
 from privkt.dpsgd.gradients import SampleGradients
+from privkt.dpsgd.memory import Watch
 
 _TOLERANCE = 1e-4  # of a sample's whole gradient; float32 rounding stays near 1e-6, a wrong rule is off by far more
 _HALF_TOLERANCE = 0.15  # bfloat16 and float16 models round every activation
@@ -33,11 +34,12 @@ _WRONG_LAYER = (
 class Rehearsal:
     """Which part of the check the next batch belongs to, and what has been found so far.
 
-    Memory: one row a record, three more at a time.
+    Memory: one row a record, three more at a time. watch: sees what the first batch takes.
     """
 
-    def __init__(self, engine: Engine, max_grad_norm: float, records: int) -> None:
+    def __init__(self, engine: Engine, max_grad_norm: float, records: int, watch: Watch | None = None) -> None:
         self._engine, self._norm, self._records = engine, max_grad_norm, records
+        self._watch = watch or Watch(engine.model)
         self._rows: Tensor | None = None
         self._with = torch.empty(0)
         self._moved = math.inf
@@ -49,7 +51,8 @@ class Rehearsal:
         units = [self._unit(number) for number in range(self._records)]
         filler = [self._records - 1] * self._engine.records_per_unit
         padding = filler, [False] * len(filler)  # also in place of the removed unit: coupled samples would notice
-        yield _one_after_another([*units, ([0] * len(filler), padding[1])])
+        with self._watch.watching():
+            yield _one_after_another([*units, ([0] * len(filler), padding[1])])
         yield _one_after_another([padding, *units[1:], padding])
         for positions, counts in units:
             alone = [position for position, counted in zip(positions, counts, strict=True) if counted]
@@ -70,7 +73,9 @@ class Rehearsal:
     def take(self, losses: Tensor, mask: Tensor) -> None:
         """Uses the losses of the current batch."""
         if self._batch == 0:
+            self._watch.before_backward()
             gradients = self._engine.backward(losses, mask)
+            self._watch.after_backward(gradients, len(mask))
             self._rows = torch.stack([_row(gradients, position) for position in range(self._records)])
             self._need_bounds(gradients)
             self._with = self._clipped(gradients)

@@ -76,6 +76,14 @@ def test_it_charges_the_ledger_and_logs_nothing_of_the_data(dp, ledger, tmp_path
     assert trainer.model.training
 
 
+def test_its_log_says_how_much_memory_a_step_takes(dp, tmp_path, monkeypatch):
+    said = []
+    monkeypatch.setattr("privkt.dpsgd.trainer._LOG.info", said.append)
+    trainer = make(dp, tmp_path, max_steps=1)
+    trainer.train()
+    assert len([line for line in said if line.startswith("  memory: about ")]) == 1
+
+
 def test_a_checkpoint_is_gone_on_from_under_the_same_charge_and_never_by_accident(dp, ledger, tmp_path):
     class Stop(TrainerCallback):
         def on_step_end(self, args, state, control, **_):

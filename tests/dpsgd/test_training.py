@@ -307,7 +307,11 @@ BAD = {
     "batch": ({"batch_size": 61}, RefusedTraining, "between 1 and N = 60, got 61"),
     "delta": ({"budget": Budget(8.0, 0.1)}, InvalidBudget, "below 1/N"),
     "microbatch": ({"microbatch_size": 0}, RefusedTraining, "at least 1, got 0"),
-    "memory": ({"row_memory": 100}, RefusedTraining, "must fit into row_memory = 100 bytes"),
+    "memory": (
+        {"row_memory": 100, "users": [[i] for i in range(60)], "records_per_user": 8},
+        RefusedTraining,
+        "must fit into row_memory = 100 bytes",
+    ),
     "norm": ({"max_grad_norm": -1.0}, RefusedTraining, "max_grad_norm must be finite and > 0"),
     "steps": ({"steps": 0}, RefusedTraining, "at least one step"),
 }
@@ -376,7 +380,9 @@ def test_progress_shows_steps_and_never_a_batch_size(dp):
 
     shown = Shown()
     dp.run(dp.training(progress=shown))
-    assert shown.calls == [("private training", 3, "step"), (0, ""), (1, ""), (1, ""), (1, "")]
+    said = [call for call in shown.calls if str(call[0]).startswith("memory: about ")]
+    steps = [(1, "")] * 3
+    assert shown.calls == [("private training", 3, "step"), (0, ""), (said[0][0], 1, "plan"), (1, ""), *steps]
 
 
 def test_a_record_is_in_no_error_and_no_warning(dp, tmp_path, monkeypatch):
