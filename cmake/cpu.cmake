@@ -10,7 +10,8 @@ set(PRIVKT_MATH_OPTIONS
 set(PRIVKT_CPU_LIBRARIES "")
 set(PRIVKT_CPU_DEFINITIONS "")
 
-set(PRIVKT_TOKEN_SOURCES csrc/cpu/exponential.cpp)  # dispatch_tokens.cpp chooses among one more instruction set
+# dispatch_tokens.cpp chooses among one more instruction set
+set(PRIVKT_TOKEN_SOURCES csrc/cpu/exponential.cpp csrc/cpu/nearest.cpp csrc/cpu/rejection.cpp)
 set(PRIVKT_CPU_SOURCES csrc/cpu/discrete.cpp csrc/cpu/embeddings.cpp csrc/cpu/factors.cpp csrc/cpu/gram.cpp csrc/cpu/head.cpp
     csrc/cpu/noise.cpp csrc/cpu/products.cpp csrc/cpu/sums.cpp csrc/cpu/tied.cpp csrc/cpu/updates.cpp)
 

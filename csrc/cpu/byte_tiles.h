@@ -159,7 +159,27 @@ inline void distance_tile(const int32_t *left, const int32_t *right, int64_t gro
 
 inline int32_t dot(const int8_t *a, const int8_t *b, int64_t width) {
   int32_t sum = 0;
-  for (int64_t i = 0; i < width; ++i) sum += int32_t(a[i]) * int32_t(b[i]);
+  int64_t i = 0;
+#if defined(__AVX512BW__)
+  __m512i wide = _mm512_setzero_si512();
+  for (; i + 32 <= width; i += 32) {
+    const __m512i x = _mm512_cvtepi8_epi16(_mm256_loadu_si256(reinterpret_cast<const __m256i *>(a + i)));
+    const __m512i y = _mm512_cvtepi8_epi16(_mm256_loadu_si256(reinterpret_cast<const __m256i *>(b + i)));
+    wide = _mm512_add_epi32(wide, _mm512_madd_epi16(x, y));
+  }
+  sum = _mm512_reduce_add_epi32(wide);
+#elif defined(__AVX2__)
+  __m256i wide = _mm256_setzero_si256();
+  for (; i + 16 <= width; i += 16) {
+    const __m256i x = _mm256_cvtepi8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i *>(a + i)));
+    const __m256i y = _mm256_cvtepi8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i *>(b + i)));
+    wide = _mm256_add_epi32(wide, _mm256_madd_epi16(x, y));
+  }
+  int32_t each[8];
+  _mm256_storeu_si256(reinterpret_cast<__m256i *>(each), wide);
+  for (int lane = 0; lane < 8; ++lane) sum += each[lane];
+#endif
+  for (; i < width; ++i) sum += int32_t(a[i]) * int32_t(b[i]);
   return sum;
 }
 

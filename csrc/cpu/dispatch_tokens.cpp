@@ -9,11 +9,19 @@
   void weight_totals(const ByteQueries &, const ByteRows &, const Levels &, const WeightTable &, int64_t *, int64_t *);      \
   void exponential_draws(const ByteQueries &, const ByteRows &, const Levels &, const WeightTable &, const TokenDraws &,     \
                          int64_t *);                                                                                         \
+  void nearest_words(const ByteQueries &, const ByteRows &, int64_t, int32_t *, int32_t *, int64_t *);                       \
+  void row_extremes(const ByteQueries &, const ByteRows &, const Levels &, const int32_t *, const int32_t *, int32_t *,      \
+                    int32_t *, int64_t *);                                                                                   \
+  void rejection_draws(const ByteRows &, const NeighbourList &, const Levels &, const WeightTable &, const FixedTime &,      \
+                       const int64_t *, int64_t, int64_t *, const NoiseKey &, uint64_t, uint64_t, int64_t *);                \
   void selected_words(const ByteQueries &, const ByteRows &, const Levels &, const WeightTable &, const uint64_t *,          \
                       int64_t *, int64_t *);                                                                                 \
   }
-#define PRIVKT_TABLE(isa) \
-  TokenKernels { #isa, isa::weight_totals, isa::exponential_draws, isa::selected_words }
+#define PRIVKT_TABLE(isa)                                                                                                    \
+  TokenKernels {                                                                                                             \
+    #isa, isa::weight_totals, isa::exponential_draws, isa::nearest_words, isa::row_extremes, isa::rejection_draws,           \
+        isa::selected_words                                                                                                  \
+  }
 
 PRIVKT_DECLARE(scalar)
 #if defined(PRIVKT_HAS_X86)

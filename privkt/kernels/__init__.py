@@ -22,6 +22,16 @@ from privkt.kernels.noise import (
 )
 from privkt.kernels.optimizers import noisy_step_
 from privkt.kernels.products import clipped_product_sum, product_norm_method, product_sqnorms
+from privkt.kernels.rejection import (
+    FixedTime,
+    Neighbours,
+    draw_words_near,
+    fixed_time,
+    log_extremes,
+    nearest_words,
+    neighbours,
+    row_extremes,
+)
 from privkt.kernels.sums import clip_and_sum, clipped_sum, sum_slack
 from privkt.kernels.tied import tied_cross, tied_grid_norm, tied_sqnorms
 from privkt.kernels.updates import adamw_update_, sgd_update_
@@ -29,9 +39,11 @@ from privkt.kernels.updates import adamw_update_, sgd_update_
 __all__ = [
     "ByteTable",
     "ClipFactors",
+    "FixedTime",
     "HeadGradient",
     "KernelsUnavailable",
     "Levels",
+    "Neighbours",
     "accounted_sigma",
     "adamw_update_",
     "add_discrete_gaussian_",
@@ -46,13 +58,18 @@ __all__ = [
     "clipped_sum",
     "discrete_gaussian_",
     "draw_words",
+    "draw_words_near",
     "embedding_sqnorms",
+    "fixed_time",
     "gaussian_noise",
     "gaussian_tv_per_coordinate",
     "grid_scale",
     "head_gradient",
     "is_private",
     "linear_cross_entropy",
+    "log_extremes",
+    "nearest_words",
+    "neighbours",
     "new_key",
     "noisy_step_",
     "noisy_sum",
@@ -60,6 +77,7 @@ __all__ = [
     "product_sqnorms",
     "quantised",
     "representable_sigma",
+    "row_extremes",
     "row_sqnorms",
     "runs_on",
     "sgd_update_",

@@ -43,6 +43,25 @@ def exponential_draws_cpu(
     offset: int,
     isa: str,
 ) -> None: ...
+def nearest_words_cpu(queries: _Six, words: _Five, k: int, ids: int, distances: int, isa: str) -> None: ...
+def row_extremes_cpu(
+    queries: _Six, words: _Five, how: _Five, word_values: int, most: int, least: int, isa: str
+) -> None: ...
+def rejection_draws_cpu(
+    words: _Five,
+    near_ids: int,
+    near_distances: int,
+    k: int,
+    how: _Five,
+    fixed: tuple[int, int, int],
+    ids: int,
+    count: int,
+    out: int,
+    key: bytes,
+    step: int,
+    offset: int,
+    isa: str,
+) -> None: ...
 def selected_words_cpu(queries: _Six, words: _Five, how: _Five, r: int, words_drawn: int, isa: str) -> None: ...
 def discrete_gaussian_cpu(
     out: int, count: int, sigma: float, key: bytes, step: int, offset: int, accumulate: bool

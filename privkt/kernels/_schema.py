@@ -24,6 +24,7 @@ from privkt.kernels import (
     native_updates,
     reference,
     reference_exponential,
+    reference_rejection,
     schema_exponential,
 )
 
@@ -113,7 +114,7 @@ def _implementation(name: str) -> Callable[..., Any]:
     places = (
         (checks, checks_updates, checks_exponential),
         (native, native_products, native_updates, native_exponential),
-        (reference, reference_exponential),
+        (reference, reference_exponential, reference_rejection),
     )
     check, on_native, on_reference = (
         next(getattr(module, name) for module in modules if hasattr(module, name)) for modules in places

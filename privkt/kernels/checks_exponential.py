@@ -123,3 +123,77 @@ def exponential_draws(
     _weights(op, weights, last, len(rows))
     _vector(op, "key", key, 32, (torch.uint8,))
     _counter(op, offset, len(queries) if ids is None else len(ids))
+
+
+def nearest_words(queries: Tensor, query_bias: Tensor, ids: Tensor | None, rows: Tensor, bias: Tensor, k: int) -> None:
+    _table("nearest_words", queries, query_bias, ids, rows, bias)
+    if not 1 <= k <= len(rows):
+        raise ValueError(f"nearest_words: k must be from 1 to the {len(rows)} words, got {k}; ask for fewer")
+
+
+def row_extremes(
+    queries: Tensor,
+    query_bias: Tensor,
+    ids: Tensor | None,
+    rows: Tensor,
+    bias: Tensor,
+    shift: int,
+    root: bool,
+    last: int,
+    values: Tensor,
+    word_values: Tensor,
+) -> None:
+    op = "row_extremes"
+    _table(op, queries, query_bias, ids, rows, bias)
+    _levels(op, shift, last)
+    for name, x, length in (("values", values, last + 1), ("word_values", word_values, len(rows))):
+        _vector(op, name, x, length, (torch.int32,))
+        if not -(2**30) <= int(x.min()) <= int(x.max()) < 2**30:
+            raise ValueError(
+                f"{op}: {name} must be in [-2^30, 2^30), got {int(x.min())} to {int(x.max())}; use a coarser unit"
+            )
+
+
+def rejection_draws(
+    ids: Tensor,
+    rows: Tensor,
+    bias: Tensor,
+    near_ids: Tensor,
+    near_distances: Tensor,
+    shift: int,
+    root: bool,
+    last: int,
+    weights: Tensor,
+    rounds: int,
+    most_listed: int,
+    most_tail: int,
+    key: Tensor,
+    step: int,
+    offset: int,
+) -> None:
+    op = "rejection_draws"
+    _table(op, rows, bias, ids, rows, bias)
+    _levels(op, shift, last)
+    _weights(op, weights, last, len(rows))
+    if int((weights[1:] > weights[:-1]).sum()):
+        raise ValueError(f"{op}: weights must not grow with their level, got some that do; draw by streaming instead")
+    for name, x in (("near_ids", near_ids), ("near_distances", near_distances)):
+        if x.dtype != torch.int32 or x.dim() != 2 or len(x) != len(rows) or not 1 <= x.shape[1] <= len(rows):
+            raise ValueError(
+                f"{op}: {name} must be int32 of shape [{len(rows)}, k] with k from 1 to {len(rows)}, "
+                f"got {list(x.shape)} {x.dtype}; make the list with neighbours"
+            )
+        if not x.is_contiguous():
+            raise ValueError(f"{op}: {name} must be contiguous, got strides {x.stride()}; call .contiguous() on it")
+    if near_ids.shape != near_distances.shape:
+        raise ValueError(
+            f"{op}: near_distances must have the shape of near_ids, {list(near_ids.shape)}, "
+            f"got {list(near_distances.shape)}; make the list with neighbours"
+        )
+    if rounds < 0 or (rounds and (most_listed < 1 or most_tail < 1 or most_listed + len(rows) * most_tail >= 2**63)):
+        raise ValueError(
+            f"{op}: a fixed time needs rounds and both bounds above 0 and their sum below 2^63, "
+            f"got {rounds}, {most_listed} and {most_tail}; use fixed_time"
+        )
+    _vector(op, "key", key, 32, (torch.uint8,))
+    _counter(op, offset, len(ids))

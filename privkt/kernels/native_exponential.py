@@ -11,6 +11,7 @@ from privkt.kernels import native
 
 isa = ""  # tests set it: the instruction set to run, or the best that there is
 _PRODUCTS_A_THREAD = 1 << 23
+_TOKENS_A_THREAD = 1 << 10
 
 
 def _vectors(rows: Tensor, bias: Tensor) -> tuple[int, ...]:
@@ -95,4 +96,74 @@ def exponential_draws(
         return chosen, words, how, native._at(starts, start), places.data_ptr(), out.data_ptr(), *counter, isa
 
     native._split("exponential_draws", rows.device, len(starts) - 1, _grain(rows), run)
+    return out
+
+
+def nearest_words(
+    queries: Tensor, query_bias: Tensor, ids: Tensor | None, rows: Tensor, bias: Tensor, k: int
+) -> tuple[Tensor, Tensor]:
+    count = _count(queries, ids)
+    near = [rows.new_empty(count, k, dtype=torch.int32) for _ in range(2)]
+    words = _vectors(rows, bias)
+
+    def run(start: int, stop: int) -> tuple[Any, ...]:
+        chosen = _queries(queries, query_bias, ids, start, stop)
+        return chosen, words, k, native._at(near[0], start), native._at(near[1], start), isa
+
+    native._split("nearest_words", rows.device, count, _grain(rows), run)
+    return near[0], near[1]
+
+
+def row_extremes(
+    queries: Tensor,
+    query_bias: Tensor,
+    ids: Tensor | None,
+    rows: Tensor,
+    bias: Tensor,
+    shift: int,
+    root: bool,
+    last: int,
+    values: Tensor,
+    word_values: Tensor,
+) -> tuple[Tensor, Tensor]:
+    count = _count(queries, ids)
+    extremes = [rows.new_empty(count, dtype=torch.int32) for _ in range(2)]
+    words, how = _vectors(rows, bias), _how(shift, root, last, values)
+
+    def run(start: int, stop: int) -> tuple[Any, ...]:
+        chosen = _queries(queries, query_bias, ids, start, stop)
+        places = native._at(extremes[0], start), native._at(extremes[1], start)
+        return chosen, words, how, word_values.data_ptr(), *places, isa
+
+    native._split("row_extremes", rows.device, count, _grain(rows), run)
+    return extremes[0], extremes[1]
+
+
+def rejection_draws(
+    ids: Tensor,
+    rows: Tensor,
+    bias: Tensor,
+    near_ids: Tensor,
+    near_distances: Tensor,
+    shift: int,
+    root: bool,
+    last: int,
+    weights: Tensor,
+    rounds: int,
+    most_listed: int,
+    most_tail: int,
+    key: Tensor,
+    step: int,
+    offset: int,
+) -> Tensor:
+    out = torch.empty_like(ids)
+    words, how, secret = _vectors(rows, bias), _how(shift, root, last, weights), bytes(key.tolist())
+    near = (near_ids.data_ptr(), near_distances.data_ptr(), near_ids.shape[1])
+    fixed = (rounds, most_listed, most_tail)
+
+    def run(start: int, stop: int) -> tuple[Any, ...]:
+        piece = (native._at(ids, start), stop - start, native._at(out, start))
+        return words, *near, how, fixed, *piece, secret, step % 2**64, offset + start, isa
+
+    native._split("rejection_draws", rows.device, len(ids), _TOKENS_A_THREAD, run)
     return out

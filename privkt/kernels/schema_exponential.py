@@ -13,6 +13,14 @@ _COUNTER = "Tensor key, int step, int offset"
 SCHEMAS = {
     "weight_totals": f"({_TABLE}, {_LEVELS}) -> Tensor",
     "exponential_draws": f"({_TABLE}, {_LEVELS}, {_COUNTER}) -> Tensor",
+    "nearest_words": f"({_TABLE}, int k) -> (Tensor, Tensor)",
+    "row_extremes": (
+        f"({_TABLE}, int shift, bool root, int last, Tensor values, Tensor word_values) -> (Tensor, Tensor)"
+    ),
+    "rejection_draws": (
+        f"(Tensor ids, Tensor rows, Tensor bias, Tensor near_ids, Tensor near_distances, {_LEVELS}, "
+        f"int rounds, int most_listed, int most_tail, {_COUNTER}) -> Tensor"
+    ),
 }
 
 
@@ -20,4 +28,20 @@ def _one_each(queries: Any, query_bias: Any, ids: Any, rows: Any, *rest: Any) ->
     return rows.new_empty((queries if ids is None else ids).shape[0], dtype=torch.int64)
 
 
-FAKES: dict[str, Callable[..., Any]] = {"weight_totals": _one_each, "exponential_draws": _one_each}
+def _two_each(queries: Any, query_bias: Any, ids: Any, rows: Any, *rest: Any) -> Any:
+    n = (queries if ids is None else ids).shape[0]
+    return rows.new_empty(n, dtype=torch.int32), rows.new_empty(n, dtype=torch.int32)
+
+
+def _nearest(queries: Any, query_bias: Any, ids: Any, rows: Any, bias: Any, k: int) -> Any:
+    n = (queries if ids is None else ids).shape[0]
+    return rows.new_empty(n, k, dtype=torch.int32), rows.new_empty(n, k, dtype=torch.int32)
+
+
+FAKES: dict[str, Callable[..., Any]] = {
+    "weight_totals": _one_each,
+    "exponential_draws": _one_each,
+    "nearest_words": _nearest,
+    "row_extremes": _two_each,
+    "rejection_draws": lambda ids, *rest: torch.empty_like(ids),
+}

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
+TOKEN_STEMS = ("exponential", "nearest", "rejection")
 STEMS = (
     "discrete",
     "embeddings",
-    "exponential",
     "factors",
     "gram",
     "head",
@@ -20,6 +20,7 @@ STEMS = (
     "sums",
     "tied",
     "updates",
+    *TOKEN_STEMS,
 )
 SOURCES = [ROOT / "csrc" / "cpu" / f"{stem}.cpp" for stem in (*STEMS, "dispatch")]
 FLAGS = ["-std=c++17", "-O3", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"]

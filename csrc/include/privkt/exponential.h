@@ -48,11 +48,22 @@ struct TokenDraws {
   uint64_t step, offset;
 };
 
+// The k words nearest to each word of a table, [words, k]: the least by (x, id), ascending.
+struct NeighbourList {
+  const int32_t *ids, *distances;
+  int64_t k;
+};
+
+// Rounds of a draw in fixed time, and public bounds that hold for every word of the table: the sum of its list's weights, and
+// the weight of its k-th neighbour.
+struct FixedTime {
+  int64_t rounds;  // 0: as many as it takes
+  uint64_t most_listed, most_tail;
+};
+
 PRIVKT_FN int32_t integer_root(int32_t x) {  // 0 <= x < 2^30: the float is at most one off, whatever the rounding
-  int32_t t = int32_t(sqrtf(float(x)));
-  const int32_t rest = x - t * t;
-  if (rest < 0) return t - 1;
-  return rest > 2 * t ? t + 1 : t;
+  const int32_t t = int32_t(sqrtf(float(x))), rest = x - t * t;
+  return t + int32_t(rest > 2 * t) - int32_t(rest < 0);  // no branch: a draw in fixed time passes here
 }
 
 PRIVKT_FN int32_t level_of(int32_t x, const Levels &levels) {
@@ -139,8 +150,13 @@ constexpr int64_t token_rows(int64_t width) { return width <= 1024 ? 480 : (widt
 constexpr int64_t token_tiles(int64_t words) { return (words + kTokenTile - 1) / kTokenTile; }
 constexpr int64_t token_workspace(int64_t width, int64_t words) {  // in 64-bit integers
   const int64_t groups = width / 2 + 2, rows = token_rows(width);
-  return rows * groups / 2 + 32 * groups / 2 + 16 * 32 + rows * 9 + rows * token_tiles(words) + 1024;
+  return (rows + 32) * groups / 2 + rows * (16 + token_tiles(words)) + 64;
 }
+
+constexpr int64_t nearest_workspace(int64_t width, int64_t words, int64_t k) {
+  return token_workspace(width, words) + token_rows(width) * k;
+}
+constexpr int64_t rejection_workspace(int64_t k) { return k + 64; }
 
 struct TokenKernels {
   const char *isa;
@@ -150,6 +166,17 @@ struct TokenKernels {
   // Draws one word for each place, by the sums of tiles; nothing of queries x words is ever stored.
   void (*exponential_draws)(const ByteQueries &queries, const ByteRows &words, const Levels &levels, const WeightTable &weights,
                             const TokenDraws &draws, int64_t *workspace);
+  // The k nearest words of each query: ids and distances [queries, k], ascending by (x, id). k is at most the words.
+  void (*nearest_words)(const ByteQueries &queries, const ByteRows &words, int64_t k, int32_t *ids, int32_t *distances,
+                        int64_t *workspace);
+  // most[i], least[i]: the extremes over all words v of values[level of (query i, v)] + word_values[v].
+  void (*row_extremes)(const ByteQueries &queries, const ByteRows &words, const Levels &levels, const int32_t *values,
+                       const int32_t *word_values, int32_t *most, int32_t *least, int64_t *workspace);
+  // Draws for ids of the table by rejection from its neighbour list: the distribution of exponential_draws from other words of
+  // key stream. Place i's draw goes to out[i]. Weights must not grow with their level.
+  void (*rejection_draws)(const ByteRows &words, const NeighbourList &list, const Levels &levels, const WeightTable &weights,
+                          const FixedTime &fixed, const int64_t *ids, int64_t count, int64_t *out, const NoiseKey &key,
+                          uint64_t step, uint64_t offset, int64_t *workspace);
   // words_drawn[i] = the word whose stretch of [0, total of query i) holds r[i], so that tests can enumerate every draw.
   void (*selected_words)(const ByteQueries &queries, const ByteRows &words, const Levels &levels, const WeightTable &weights,
                          const uint64_t *r, int64_t *words_drawn, int64_t *workspace);
