@@ -55,5 +55,23 @@ def privkt_mechanisms() -> tuple[MechanismSpec, ...]:
             neighbouring="zero-out",
             proof="docs/proofs/geometric.md",
         ),
+        MechanismSpec(
+            name="laplace",
+            factory="privkt_mechanisms.laplace:Laplace",
+            summary="A clipped vector of numbers with discrete Laplace noise.",
+            guarantee="pure",
+            unit="record",
+            neighbouring="zero-out",
+            proof="docs/proofs/vectors.md",
+        ),
+        MechanismSpec(
+            name="gaussian",
+            factory="privkt_mechanisms.gaussian:Gaussian",
+            summary="A clipped vector of numbers with discrete Gaussian noise.",
+            guarantee="approximate",
+            unit="record",
+            neighbouring="zero-out",
+            proof="docs/proofs/vectors.md",
+        ),
         *TOKENS,
     )
