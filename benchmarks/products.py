@@ -1,6 +1,6 @@
 """A Linear layer's clipped gradient sum and its norms, beside the GEMM of ordinary training, in one run.
 
-python benchmarks/products.py [--quick] [--rounds N] [--threads N] [--out FILE]
+python benchmarks/products.py [--quick] [--device cuda] [--rounds N] [--threads N] [--out FILE]
 
 Ordinary training multiplies all positions of a batch at once: `left.T @ right` over [batch * steps]. The clipped sum
 makes each sample's product on its own, scales it and adds it in float64: as many multiplications, so the rates compare.
@@ -23,13 +23,15 @@ CASES += [(4, 128, 576, 1536), (2, 1024, 768, 768)]
 QUICK = [(2, 5, 40, 33)]
 
 
-def contenders(batch: int, steps: int, p: int, d: int) -> dict[str, tuple[Callable[[], Any], int]]:
+def contenders(batch: int, steps: int, p: int, d: int, device: str) -> dict[str, tuple[Callable[[], Any], int]]:
     """Each with the multiplications and additions that it is credited with."""
     generator = torch.Generator().manual_seed(0)
-    left, right = (torch.randn(batch, steps, width, generator=generator) for width in (p, d))
+    left, right = (torch.randn(batch, steps, width, generator=generator).to(device) for width in (p, d))
     half = left.bfloat16(), right.bfloat16()
-    factors = torch.rand(batch, generator=generator)
-    totals = {dtype: torch.zeros(p * d, dtype=dtype) for dtype in (torch.float64, torch.float32, torch.int64)}
+    factors = torch.rand(batch, generator=generator).to(device)
+    totals = {
+        dtype: torch.zeros(p * d, dtype=dtype, device=device) for dtype in (torch.float64, torch.float32, torch.int64)
+    }
     product, gram = 2 * batch * steps * p * d, batch * steps * steps * (p + d)
 
     def clipped(dtype: torch.dtype, sides: tuple[torch.Tensor, torch.Tensor], scale: float | None = None) -> Any:
@@ -47,8 +49,8 @@ def contenders(batch: int, steps: int, p: int, d: int) -> dict[str, tuple[Callab
     }
 
 
-def measure(case: tuple[int, ...], rounds: int, clock: str) -> dict[str, dict[str, Any]]:
-    table = contenders(*case)
+def measure(case: tuple[int, ...], rounds: int, clock: str, device: str) -> dict[str, dict[str, Any]]:
+    table = contenders(*case, device)
     times = measuring.take_turns({name: measuring.timed(call, clock) for name, (call, _) in table.items()}, rounds)
     return {
         name: {
@@ -61,15 +63,17 @@ def measure(case: tuple[int, ...], rounds: int, clock: str) -> dict[str, dict[st
 
 
 def main() -> None:
-    options = measuring.options(__doc__, rounds=15).parse_args()
+    parser = measuring.options(__doc__, rounds=15)
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    clock = measuring.clock_of("cpu", options.threads)
+    clock = measuring.clock_of(options.device, options.threads)
     rounds = 2 if options.quick else options.rounds
-    machine = measuring.describe("cpu", options.threads)
+    machine = measuring.describe(options.device, options.threads)
     result: dict[str, Any] = {"machine": machine, "clock": clock, "load": measuring.load(), "cases": {}}
     for case in QUICK if options.quick else CASES:
         batch, steps, p, d = case
-        measured = measure(case, rounds, clock)
+        measured = measure(case, rounds, clock, options.device)
         result["cases"][f"batch {batch}, {steps} steps, {p} x {d}"] = measured
         print(f"batch {batch}, {steps} steps, {p} x {d}: auto takes {kernels.product_norm_method(steps, p, d)}")
         for name, m in measured.items():

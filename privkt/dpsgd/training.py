@@ -387,7 +387,7 @@ class PrivateTraining:
         return self._collate_fn([self._dataset[i] for i in indices])
 
     def _mask(self, mask: list[bool]) -> Tensor:
-        return torch.tensor(mask, device=self._engine.layout.device)
+        return torch.tensor(mask).to(self._engine.layout.device, non_blocking=True)  # else a GPU would be waited for
 
     def _need_stepped(self) -> None:
         if self._current is not None:

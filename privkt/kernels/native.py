@@ -66,13 +66,14 @@ def _missing() -> str:
 
 
 def build_info() -> dict[str, Any]:
-    """What was built and what runs, as JSON values: version, compiler, cpu_isas, cpu_isa, cuda, why not.
+    """What was built and what runs, as JSON values: version, compiler, cpu_isas, cpu_isa, cuda and its kernels, why not.
 
     Raises: KernelsUnavailable where there is no native module.
     """
     record = dict(module().BUILD)
     record["cpu_isas"] = record["cpu_isas"].split(",")
     record["cuda_architectures"] = [a for a in record["cuda_architectures"].split(";") if a]
+    record["cuda_kernels"] = sorted(x.removesuffix("_cuda") for x in dir(module()) if x.endswith("_cuda"))
     return {"cpu_isa": module().cpu_isa(), **record}
 
 

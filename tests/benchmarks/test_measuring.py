@@ -54,6 +54,27 @@ def test_waiting_does_not_count_with_one_thread(measuring: Any) -> None:
     assert step() < 0.1
 
 
+def test_a_gpus_clock_is_its_own_from_idle_to_idle(measuring: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a GPU: what is asked of torch, in which order."""
+    done: list[str] = []
+
+    class Event:
+        def __init__(self, enable_timing: bool) -> None:
+            assert enable_timing
+
+        def record(self) -> None:
+            done.append("event")
+
+        def elapsed_time(self, end: Any) -> float:
+            return 250.0
+
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: done.append("wait"))
+    step = measuring.timed(lambda: done.append("step"), measuring.clock_of("cuda:0", 1))
+    assert step() == 0.25
+    assert done == ["wait", "event", "step", "event", "wait"]
+
+
 def test_two_processes_fill_one_file(measuring: Any, tmp_path: Path) -> None:
     """Each knows only its own case; neither takes the other's away."""
     file = tmp_path / "result.json"

@@ -4,14 +4,22 @@ import pytest
 import torch
 
 from privkt.kernels import (
+    adamw_update_,
+    add_discrete_gaussian_,
     build_info,
     clip_and_sum,
     clip_factors,
+    clipped_embedding_sum,
+    clipped_product_sum,
     clipped_sum,
+    embedding_sqnorms,
     gaussian_noise,
     linear_cross_entropy,
     noisy_sum,
+    product_sqnorms,
     row_sqnorms,
+    sgd_update_,
+    tied_cross,
 )
 
 KEY = bytes(range(32))
@@ -71,6 +79,43 @@ def test_kernels_run_on_the_current_stream() -> None:
         total = clipped_sum(x, torch.ones(3, device="cuda"))
     stream.synchronize()
     assert total.tolist() == [6.0] * 5
+
+
+def test_nothing_waits_for_the_device() -> None:
+    left, right, grad = (torch.randn(3, 9, n, device="cuda") for n in (7, 5, 5))
+    ids, mask = torch.randint(7, (3, 9), device="cuda"), torch.ones(3, dtype=torch.bool, device="cuda")
+    total, cells = (
+        torch.zeros(35, dtype=torch.float64, device="cuda"),
+        torch.zeros(35, dtype=torch.int64, device="cuda"),
+    )
+    param, mean, square = (torch.zeros(35, device="cuda") for _ in range(3))
+    how = {"divisor": 3.0, "lr": 0.1}
+
+    def step() -> None:
+        norms = product_sqnorms(left, right, mask, method="gram")
+        product_sqnorms(left, right, mask, method="tiles", out=norms)
+        embedding_sqnorms(ids, grad, mask, out=norms)
+        norms += 2 * tied_cross(ids, grad, left, right, mask)
+        row_sqnorms(left.flatten(1), mask, out=norms)
+        factors = clip_factors(norms, 1.0, width=35, mask=mask).factors
+        for out, scale in ((total, None), (cells, 2.0**20)):
+            clipped_product_sum(left, right, factors, mask, out=out, scale=scale)
+            clipped_embedding_sum(ids, grad, factors, mask, out=out, scale=scale)
+            clipped_sum(left.flatten(1)[:, :35], factors, mask, out=out, scale=scale)
+        add_discrete_gaussian_(cells, 1.5, KEY, 0)
+        noisy_sum(cells, 0.5, KEY, 1, scale=2.0**20)
+        sgd_update_(param, mean, total, 0.5, KEY, 2, momentum=0.9, **how)
+        adamw_update_(param, mean, square, cells, 0.5, KEY, 3, count=1, scale=2.0**20, **how)
+
+    step()  # libraries that torch loads on first use may wait
+    torch.cuda.synchronize()
+    before = torch.cuda.get_sync_debug_mode()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        step()
+    finally:
+        torch.cuda.set_sync_debug_mode(before)
+    assert param.isfinite().all()
 
 
 @pytest.mark.parametrize("softcap", [0.0, 2.5])

@@ -75,6 +75,15 @@ def test_opcheck(op: str) -> None:
     torch.library.opcheck(getattr(torch.ops.privkt, op).default, arguments(op))
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA GPU")
+@pytest.mark.parametrize("op", sorted(_schema.SCHEMAS))
+def test_opcheck_on_a_gpu(op: str) -> None:
+    if not kernels.build_info()["cuda"]:
+        pytest.skip("this build has no CUDA")
+    moved = [x.cuda() if isinstance(x, torch.Tensor) and x is not KEY else x for x in arguments(op)]
+    torch.library.opcheck(getattr(torch.ops.privkt, op).default, tuple(moved))
+
+
 @pytest.mark.parametrize("op", sorted(set(_schema.SCHEMAS) - NO_FLOATS))
 def test_gradients_are_refused(op: str) -> None:
     args = tuple(
@@ -126,6 +135,8 @@ def test_the_build_record_says_what_was_built() -> None:
     assert info["cpu_isas"][0] == "scalar"
     assert info["cuda"] == bool(info["cuda_architectures"])
     assert bool(info["cuda_reason"]) == (not info["cuda"])
+    made = {"clipped_sum", "clipped_product_sum", "tied_cross", "discrete_gaussian", "adam_update"}
+    assert made <= set(info["cuda_kernels"]) if info["cuda"] else info["cuda_kernels"] == []
 
 
 def test_a_device_that_was_not_built_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
