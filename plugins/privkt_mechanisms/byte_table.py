@@ -9,6 +9,7 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -137,6 +138,7 @@ class LevelledTable:
     def __init__(self, table: ByteTable, levels: Levels) -> None:
         self.table, self.levels, self.size = table, levels, table.size
         self._kept: NDArray[np.int16] | None = None
+        self.native: Any = None  # what native_law keeps with the table
 
     def rows(self, ids: Ids) -> Integers:
         """Shapes: ids [n]; result [n, V]."""

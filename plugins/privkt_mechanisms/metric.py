@@ -14,6 +14,7 @@ from privkt.privacy import Guarantee, Kind, Neighbouring, RefusedInput, Unit
 from privkt_mechanisms.byte_table import LevelledTable, byte_table, levels_up_to
 from privkt_mechanisms.calibration import CALIBRATIONS, asked, certificate_of, sharpest
 from privkt_mechanisms.laws import IntegerLaw
+from privkt_mechanisms.native_law import NativeLaw
 from privkt_mechanisms.tokens import PROOF, TableMechanism
 from privkt_mechanisms.weights import integer_weights
 
@@ -54,7 +55,7 @@ class MetricMechanism(TableMechanism):
     def _law(self, sharpness: float) -> IntegerLaw:
         last = self.levelled.levels.last
         exponents = np.arange(last + 1) * (sharpness / 2 / max(1, last))
-        return IntegerLaw(self.levelled, integer_weights(self.name, exponents, self.size))
+        return NativeLaw(self.levelled, integer_weights(self.name, exponents, self.size))
 
     def distance(self, x: int, y: int) -> float:
         """The metric of the guarantee, in units of the table."""

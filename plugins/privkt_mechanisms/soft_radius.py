@@ -11,7 +11,8 @@ from numpy.typing import ArrayLike
 
 from privkt.privacy import RefusedInput
 from privkt_mechanisms.exponential import Exponential
-from privkt_mechanisms.laws import IntegerLaw, Law, MixedLaw
+from privkt_mechanisms.laws import Law, MixedLaw
+from privkt_mechanisms.native_law import NativeLaw
 from privkt_mechanisms.weights import integer_weights
 
 RADII = (0.25, 0.5, 0.75, 1.0)
@@ -51,7 +52,7 @@ class SoftRadius(Exponential):
         for radius in self.radii:
             reach = max(1.0, radius * last)
             exponents = np.minimum(np.arange(last + 1) / reach, 1.0) * (sharpness / 2)
-            laws.append(IntegerLaw(self.levelled, integer_weights(self.name, exponents, self.size)))
+            laws.append(NativeLaw(self.levelled, integer_weights(self.name, exponents, self.size)))
         return MixedLaw(laws)
 
     def parameters(self) -> Mapping[str, Any]:
