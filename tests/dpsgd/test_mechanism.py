@@ -41,7 +41,7 @@ class Rows:
         assert len(groups) == 1
         return kernels.row_sqnorms(self.stored, self.mask)[:, None]
 
-    def add_clipped(self, total, factors, **grid):
+    def add_clipped(self, total, factors, *, start=0, **grid):
         kernels.clipped_sum(self.stored, factors[:, 0].contiguous(), self.mask, out=total, **grid)
 
 
@@ -49,7 +49,7 @@ class Mean(NoisyMean):
     """One parameter of WIDTH values; `add` takes rows and a mask."""
 
     def __init__(self, plan, seed):
-        layout = SimpleNamespace(slots=[Slot("weight", None, 0, WIDTH)], device=torch.device("cpu"))
+        layout = SimpleNamespace(slots=[Slot("weight", None, 0, WIDTH)], shared=0, device=torch.device("cpu"))
         super().__init__(plan, Keys.for_tests(seed).noise, layout)
 
     def add(self, rows, mask):
