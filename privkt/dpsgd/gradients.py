@@ -188,8 +188,8 @@ class SampleGradients:
                     continue
                 if slot.start < start or slot.stop > stop:
                     raise ValueError(
-                        f"SampleGradients.add_clipped: a stretch must hold whole parameters, got [{start}, {stop}) with "
-                        f"a part of {name!r}; cut where a parameter begins"
+                        f"SampleGradients.add_clipped: a stretch must hold whole parameters, got [{start}, {stop}) "
+                        f"with a part of {name!r}; cut where a parameter begins"
                     )
                 part = total[slot.start - start : slot.stop - start]
                 for left, right in kept.products:

@@ -142,7 +142,7 @@ class NoisyMean:
         return total
 
     def _parts(self, last: SampleGradients | None) -> Iterator[tuple[int, Tensor]]:
-        """The whole sum, in the first process: each stretch with its first coordinate, forgotten when the next comes."""
+        """The whole sum, in the first process: each stretch and its first coordinate, forgotten when the next comes."""
         factors = None if last is None else self._factors(last)
         for number, (start, _) in enumerate(self._stretches):
             total = self._with(number, last, factors)

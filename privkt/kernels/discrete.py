@@ -92,7 +92,9 @@ def discrete_grid(max_norm: float, rows: int, deviation: float) -> tuple[float, 
     Raises: ValueError as `grid_scale`, and for noise of more than 2^40 cells on a grid of 2^20 cells in max_norm.
     """
     if not (math.isfinite(deviation) and deviation >= 0):
-        raise ValueError(f"discrete_grid: deviation must be finite and not negative, got {deviation}; pass that of noise")
+        raise ValueError(
+            f"discrete_grid: deviation must be finite and not negative, got {deviation}; pass that of noise"
+        )
     scale = grid_scale(max_norm, 2 * max(rows, 1))  # half of the range is the noise's
     while covering_sigma(deviation * scale) > MOST_SIGMA and max_norm * scale >= LEAST_CELLS:
         scale /= 2

@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -61,6 +62,31 @@ def test_grid_sums_are_those_of_float64_to_a_cell(dp, monkeypatch):
         dp.run(dp.training(dp.make("llama-lora"), noise=noise, test_keys=dp.keys(1)))
         found[noise] = seen[0][0]
     assert float((found["gaussian"] - found["grid"]).abs().max()) < 24 * 2.0**-20
+
+
+@pytest.mark.parametrize("noise", ["grid", "discrete"])
+@pytest.mark.parametrize("model", ["llama-tied", "albert"])
+def test_weights_of_several_layers_are_summed_on_a_grid(dp, monkeypatch, model, noise):
+    """One record alone is never longer than the clipping norm, in whole cells."""
+    torch.manual_seed(1)
+    if noise == "discrete":
+        monkeypatch.setattr("privkt.kernels.add_discrete_gaussian_", lambda total, *_: total)
+    seen = sums_of(monkeypatch)
+    made = dp.make(model)
+    training = dp.training(
+        made,
+        optimizer=torch.optim.SGD(made.parameters(), lr=0.1),
+        noise=noise,
+        max_grad_norm=1e-3,
+        steps=1,
+        microbatch_size=12,
+    )
+    monkeypatch.setattr(training._sampler, "draw", lambda step: np.arange(1))
+    for batch in training:
+        training.step(dp.losses_of(made, batch))
+    total = torch.cat([part for part, *_ in seen])
+    assert 0.99e-3 < float(total.norm()) <= 1e-3
+    assert training._engine.layout.shared == (made.lm_head.weight.numel() if model == "llama-tied" else 0)
 
 
 @pytest.mark.parametrize("microbatch", [2, 5])

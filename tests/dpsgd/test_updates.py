@@ -152,9 +152,7 @@ def test_the_correction_takes_the_noises_variance_off_the_second_moment(dp):
 def test_a_correction_that_cannot_be_made_is_refused_before_anything_is_spent(dp, optimizer, changes, reason):
     model = Padded()
     with pytest.raises(RefusedTraining, match=f"noise_bias_correction needs torch's Adam or AdamW.*{reason}"):
-        dp.training(
-            model, optimizer=optimizer(model.parameters(), lr=1e-2), noise_bias_correction=True, **changes
-        )
+        dp.training(model, optimizer=optimizer(model.parameters(), lr=1e-2), noise_bias_correction=True, **changes)
 
 
 def test_a_correction_that_can_no_longer_be_made_stops_the_training(dp):
