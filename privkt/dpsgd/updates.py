@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from privkt import kernels
 from privkt.dpsgd.account import weights_digest
 from privkt.dpsgd.errors import RefusedTraining, TrainingError
 from privkt.dpsgd.gradients import SampleGradients
@@ -56,8 +57,8 @@ class Update:
             return "correlated noise is a sum of several values"
         if any(parameter.dtype != torch.float32 for _, parameter in self._layout.named()):
             return "parameters must be float32"
-        if self._layout.device.type != "cpu" and not self._corrected:
-            return "torch's own steps are faster on this device"
+        if not kernels.runs_on("adam_update", self._layout.device):
+            return f"this build has no update steps for {self._layout.device.type}"
         return why_not(self._optimizer)
 
     def step(self, last: SampleGradients) -> None:
