@@ -217,7 +217,7 @@ class SampleGradients:
     def reads_weights(self) -> bool:
         """Whether something kept is a trained weight itself, so that all sums must be made before any weight moves."""
         weights = {slot.parameter.untyped_storage().data_ptr() for slot in self._layout.slots}
-        return any(x.untyped_storage().data_ptr() in weights for kept in self._kept.values() for x in kept.tensors())
+        return any(x.untyped_storage().data_ptr() in weights for x in self.kept_tensors())
 
     def forget(self) -> None:
         """Frees what was kept; nothing can be asked any more."""
