@@ -16,7 +16,7 @@ from privkt_mechanisms.calibration import CALIBRATIONS, asked, certificate_of, s
 from privkt_mechanisms.laws import IntegerLaw
 from privkt_mechanisms.native_law import NativeLaw
 from privkt_mechanisms.tokens import PROOF, TableMechanism
-from privkt_mechanisms.weights import integer_weights
+from privkt_mechanisms.weights import decaying_weights
 
 METRIC = "euclidean (int8 table)"
 _UP = 1 + 1e-9
@@ -53,9 +53,7 @@ class MetricMechanism(TableMechanism):
             )
 
     def _law(self, sharpness: float) -> IntegerLaw:
-        last = self.levelled.levels.last
-        exponents = np.arange(last + 1) * (sharpness / 2 / max(1, last))
-        return NativeLaw(self.levelled, integer_weights(self.name, exponents, self.size))
+        return NativeLaw(self.levelled, decaying_weights(sharpness, self.levelled.levels.last, self.size))
 
     def distance(self, x: int, y: int) -> float:
         """The metric of the guarantee, in units of the table."""

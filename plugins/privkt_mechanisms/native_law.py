@@ -49,14 +49,11 @@ class NativeLaw(IntegerLaw):
     def _table(self) -> Table:
         """Shared by all laws of one levelled table: neighbours do not depend on weights."""
         if self.levelled.native is None:
-            import torch
-
             from privkt import kernels
 
-            table, levels = self.levelled.table, self.levelled.levels
-            sqnorms = torch.from_numpy(table.sqnorms.astype(np.int32))
-            rows = kernels.ByteTable(torch.from_numpy(np.ascontiguousarray(table.rows)), sqnorms, table.scale)
-            self.levelled.native = Table(rows, kernels.Levels(levels.last, levels.shift, levels.root))
+            levels = self.levelled.levels
+            known = kernels.Levels(levels.last, levels.shift, levels.root)
+            self.levelled.native = Table(self.levelled.table.native, known)
         return self.levelled.native
 
     def draw(self, ids: Ids) -> Ids:

@@ -6,7 +6,7 @@ from privkt_mechanisms.byte_table import LevelledTable, byte_table, levels_up_to
 from privkt_mechanisms.exponential import Exponential
 from privkt_mechanisms.laws import IntegerLaw
 from privkt_mechanisms.native_law import NativeLaw
-from privkt_mechanisms.weights import integer_weights
+from privkt_mechanisms.weights import decaying_weights
 
 from privkt.testing.statistics import CUT_OFF, chi_square_p
 
@@ -14,8 +14,7 @@ from privkt.testing.statistics import CUT_OFF, chi_square_p
 def law_of(words: int, sharpness: float, seed: int = 0) -> NativeLaw:
     table = byte_table("test", np.random.default_rng(seed).normal(size=(words, 5)))
     levelled = LevelledTable(table, levels_up_to(table.extremes[1]))
-    exponents = np.arange(levelled.levels.last + 1) * (sharpness / 2 / levelled.levels.last)
-    return NativeLaw(levelled, integer_weights("test", exponents, words))
+    return NativeLaw(levelled, decaying_weights(sharpness, levelled.levels.last, words))
 
 
 @pytest.mark.parametrize("listed", [False, True])
