@@ -116,7 +116,7 @@ def test_the_leak_report_stays_in_the_private_folder(notes, cli):
     assert "unchanged" not in said.out + Path("noisy.jsonl.card.json").read_text()
     assert "private, and covered by no guarantee:" in said.err
     report = json.loads(Path("noisy.jsonl.private/leaks.json").read_text())
-    assert report["tokens"] == 17
+    assert report["tokens"] == 20
     assert report["private"].endswith("keep it to yourself")
     assert CANARY not in json.dumps(report) + said.err
 
