@@ -89,6 +89,24 @@ def tiny_llama(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def wide_llama(tmp_path_factory):
+    """The folder of a random two-layer Llama over bytes whose context holds several texts."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    folder = tmp_path_factory.mktemp("models") / "wide-llama"
+    tokenizer = _byte_tokenizer(folder, eos_token="<end>", pad_token="<pad>")
+    config = LlamaConfig(
+        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2,
+        num_key_value_heads=1, max_position_embeddings=1024, eos_token_id=0, pad_token_id=1, bos_token_id=0,
+    )  # fmt: skip
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        LlamaForCausalLM(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
 def tiny_bert(tmp_path_factory):
     """The folder of a random encoder over bytes, with the pooling files of a sentence-transformers model."""
     import torch

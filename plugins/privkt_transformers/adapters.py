@@ -15,9 +15,9 @@ from safetensors.torch import load as load_tensors
 from torch import nn
 
 from privkt.contracts import Adapter, BackendError, SoftPrompt
+from privkt.synthesis.quiet import quiet_transformers
 from privkt_transformers.loading import Loaded, clone
 from privkt_transformers.options import LoraOptions
-from privkt_transformers.quiet import quiet_transformers
 
 CONFIG, WEIGHTS, README = "adapter_config.json", "adapter_model.safetensors", "README.md"
 _SOFT_PROMPT_KEY = "prompt_embeddings"

@@ -15,8 +15,8 @@ from torch import nn
 from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer
 
 from privkt.contracts import BackendError
+from privkt.synthesis.quiet import quiet_transformers
 from privkt_transformers.devices import memory_advice
-from privkt_transformers.quiet import quiet_transformers
 
 _FALLBACK_CONTEXT = 2048
 WEIGHT_FILES = ("*.safetensors", "pytorch_model*.bin")

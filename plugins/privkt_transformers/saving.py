@@ -8,8 +8,8 @@ from pathlib import Path
 
 import torch
 
+from privkt.synthesis.quiet import quiet_transformers
 from privkt_transformers.loading import HEAD_FILE, WEIGHT_FILES, Loaded, clone
-from privkt_transformers.quiet import quiet_transformers
 
 _COMPANIONS = ("*.json", "*.txt", "*.jinja", "*.model")
 

@@ -66,7 +66,7 @@ def _missing() -> str:
 
 
 def build_info() -> dict[str, Any]:
-    """What was built and what runs, as JSON values: version, compiler, cpu_isas, cpu_isa, cuda, its kernels or why not.
+    """What was built and what runs, as JSON values: version, compiler, cpu_isas, cpu_isa, cuda, its kernels, why not.
 
     Raises: KernelsUnavailable where there is no native module.
     """

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from privkt.privacy import Release
-from privkt.privacy.events import leaves
-from privkt.privacy.guarantee import Guarantee
+from privkt.privacy.events import leaves, pure_epsilon_of
+from privkt.privacy.guarantee import Guarantee, Neighbouring
 
 if TYPE_CHECKING:
     from dp_accounting import DpEvent
@@ -44,7 +44,7 @@ def card(release: Release[Any], crossed: Sequence[Crossing], *, size: int) -> di
         "data_set_id": release.provenance.data_set_id,
         "statement": str(guarantee),
         "guarantee": guarantee.to_json(),
-        "replace_one_epsilon": guarantee.replace_one_epsilon,
+        "replace_one_epsilon": replace_one_epsilon(guarantee),
         "unit": str(guarantee.unit),
         "neighbouring": str(guarantee.neighbouring),
         "size": size,
@@ -65,6 +65,12 @@ def card(release: Release[Any], crossed: Sequence[Crossing], *, size: int) -> di
         "public_by_design": "the number, order and length of what crossed, the labels, the declared N",
         "computational": "noise comes from ChaCha20, so the guarantee holds against computationally bounded readers",
     }
+
+
+def replace_one_epsilon(guarantee: Guarantee) -> float | None:
+    """What replacing one unit costs; a promise for any two inputs, or for replacing, is that already."""
+    already = guarantee.is_private and guarantee.neighbouring in (Neighbouring.LOCAL, Neighbouring.REPLACE_ONE)
+    return guarantee.epsilon if already else guarantee.replace_one_epsilon
 
 
 def planned(event: DpEvent, guarantee: Guarantee) -> list[dict[str, Any]]:
@@ -102,7 +108,7 @@ def planned(event: DpEvent, guarantee: Guarantee) -> list[dict[str, Any]]:
         elif isinstance(leaf, dpa.NonPrivateDpEvent):
             entry = {"mechanism": "none"}
         else:
-            entry = {"mechanism": "pure"}
+            entry = {"mechanism": "pure", "epsilon_of_each": pure_epsilon_of(leaf.noise_parameter)}
         found.append(
             {
                 **entry,
@@ -124,6 +130,7 @@ def markdown(values: dict[str, Any]) -> str:
         f"**{values['statement']}**",
         "",
         f"- unit: {values['unit']}; relation: {values['neighbouring']}; N = {values['size']}, declared and public",
+        f"- mechanism: {values['mechanism']['name']}, version {values['mechanism']['version']}",
         f"- replace-one epsilon: {values['replace_one_epsilon'] or 'not stated'}",
         *(f"- holds if: {condition}" for condition in values["conditional_on"]),
         f"- {values['computational']}",

@@ -154,7 +154,8 @@ class NoisyTexts:
         finally:
             os.close(handle)
         try:
-            for value in map(json.loads, data[:whole].split(b"\n")[:-1]):
+            for line in data[:whole].split(b"\n")[:-1]:
+                value = json.loads(line)
                 self._drawn[value["id"]] = NoisyText(tuple(value["ids"]), value["text"])
                 self._marks[value["id"]] = value["mark"]
         except (ValueError, KeyError, TypeError):

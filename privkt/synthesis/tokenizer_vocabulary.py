@@ -53,9 +53,12 @@ class TokenizerVocabulary(Vocabulary):
         import torch
         from transformers import AutoModel, AutoTokenizer
 
+        from privkt.synthesis.quiet import quiet_transformers
+
         try:
-            tokenizer = AutoTokenizer.from_pretrained(str(folder))
-            model = AutoModel.from_pretrained(str(folder), dtype="auto")
+            with quiet_transformers():
+                tokenizer = AutoTokenizer.from_pretrained(str(folder))
+                model = AutoModel.from_pretrained(str(folder), dtype="auto")
         except (OSError, ValueError, KeyError) as error:
             raise RefusedInput(
                 f"vocabulary: {folder} must be a model folder that transformers reads, and it raised "

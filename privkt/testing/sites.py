@@ -4,10 +4,22 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from privkt.contracts import Backend, ClientId, ClientSite, Message, PrivateData, PublicFacts, Rows, ServerSite, State
+from privkt.contracts import (
+    Backend,
+    ClientId,
+    ClientSite,
+    Message,
+    Model,
+    PrivateData,
+    PublicFacts,
+    Rows,
+    ServerSite,
+    State,
+)
 from privkt.privacy import Budget, Release, default_delta
 from privkt.runtime.files import safe_name
 
@@ -28,11 +40,13 @@ class MemoryState:
         """Stores a message; the same name again replaces it."""
         if isinstance(value, Release):
             raise TypeError(f"state {name!r}: must be a message, got a Release; use save_release")
-        self.stored["message", _named(name)] = copy.deepcopy(value)
+        kept = _Files.of(value.folder) if isinstance(value, Model) else copy.deepcopy(value)
+        self.stored["message", _named(name)] = kept
 
     def load(self, name: str) -> Any:
-        """The message stored under `name`; KeyError names what there is."""
-        return self._get("message", name)
+        """The message stored under `name`, a model's files where they were; KeyError names what there is."""
+        found = self._get("message", name)
+        return found.written() if isinstance(found, _Files) else found
 
     def save_json(self, name: str, value: Any) -> None:
         """Stores JSON values beside the messages."""
@@ -67,6 +81,24 @@ class MemoryState:
         if (kind, name) not in self.stored:
             raise KeyError(f"state has no {kind} {name!r}; it has {', '.join(self.names()) or 'nothing'}")
         return self.stored[kind, name]
+
+
+@dataclass(frozen=True)
+class _Files:
+    """A model's files, which outlive the step's folder as they do on disk."""
+
+    folder: Path
+    files: Mapping[str, bytes]
+
+    @classmethod
+    def of(cls, folder: Path) -> _Files:
+        return cls(folder, {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()})
+
+    def written(self) -> Model:
+        for name, data in self.files.items():
+            (self.folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (self.folder / name).write_bytes(data)
+        return Model(self.folder)
 
 
 def _named(name: str) -> str:

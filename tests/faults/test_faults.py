@@ -18,7 +18,15 @@ import pytest
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 PATCHES = sorted((HERE / "patches").glob("*.patch"))
-PACKAGES = ("privkt", "privkt_datasets", "privkt_mechanisms", "privkt_transformers", "privkt_openai", "privkt_fdkt")
+PACKAGES = (
+    "privkt",
+    "privkt_datasets",
+    "privkt_mechanisms",
+    "privkt_transformers",
+    "privkt_openai",
+    "privkt_fdkt",
+    "privkt_fedcot",
+)
 FAILED = 1  # pytest's exit code for "tests ran and some failed"
 
 

@@ -7,10 +7,11 @@ import pytest
 
 from privkt.contracts import ClientSite, PrivateData, PublicFacts, ServerSite
 from privkt.privacy import Budget
+from privkt.testing.sites import MemoryState
 
 sys.path.insert(0, str(Path(__file__).parent))  # the stand-ins are imported by name
 
-from fdkt_fakes import LABELS, TEMPLATE, Fake, Generator, Large, MemoryState, Small, rows
+from fdkt_fakes import LABELS, TEMPLATE, Fake, Generator, Large, Small, rows
 
 
 @pytest.fixture
@@ -62,27 +63,3 @@ def make_server(tmp_path, fakes):
         )
 
     return make
-
-
-@pytest.fixture(scope="session")
-def wide_llama(tmp_path_factory):
-    """The folder of a random two-layer Llama over bytes whose context holds a cluster of texts."""
-    import torch
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
-
-    folder = tmp_path_factory.mktemp("models") / "wide-llama"
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    vocabulary = {token: i for i, token in enumerate(["<end>", "<pad>", *alphabet])}
-    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<end>", pad_token="<pad>").save_pretrained(folder)
-    config = LlamaConfig(
-        vocab_size=len(vocabulary), hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2,
-        num_key_value_heads=1, max_position_embeddings=1024, eos_token_id=0, pad_token_id=1, bos_token_id=0,
-    )  # fmt: skip
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        LlamaForCausalLM(config).save_pretrained(folder)
-    return folder

@@ -126,28 +126,6 @@ class Small(Fake):
         return np.array(rows)
 
 
-class MemoryState(dict):
-    """Keeps copies of model folders as bytes, as the state on disk does."""
-
-    def save(self, name, value):
-        if isinstance(value, Model):
-            value = (value.folder, {p.name: p.read_bytes() for p in value.folder.iterdir()})
-        self[name] = value
-
-    def load(self, name):
-        value = self[name]
-        if isinstance(value, tuple):
-            folder, files = value
-            folder.mkdir(parents=True, exist_ok=True)
-            for file, data in files.items():
-                (folder / file).write_bytes(data)
-            return Model(folder)
-        return value
-
-    save_json = save_release = dict.__setitem__
-    load_json = load_release = dict.__getitem__
-
-
 def rows(start, count):
     labels = tuple(LABELS[i % 2] for i in range(count))
     return Rows(

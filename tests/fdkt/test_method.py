@@ -5,6 +5,7 @@ from privkt_fdkt.method import FDKT
 
 from privkt.contracts import Adapter, BackendError, Generation, PublicFacts, Side
 from privkt.privacy import Budget, PrivateAccessLocked, RefusedInput
+from privkt.testing import MemoryState
 
 LABELS = ("negative", "positive")
 
@@ -88,7 +89,7 @@ def test_post_processing_cannot_reach_private_rows(config, make_client, monkeypa
 def test_a_seed_draws_its_own_texts_from_the_same_generator(config, make_client):
     first = make_client(seed=0)
     FDKT(config()).tune(first)
-    second = make_client(seed=1, state=type(first.state)(first.state))
+    second = make_client(seed=1, state=MemoryState(first.state.stored))
     one, other = FDKT(config()).synthesize(first), FDKT(config()).synthesize(second)
     assert one.payload != other.payload
     assert one.charge == other.charge

@@ -75,7 +75,7 @@ def test_the_card_tells_the_guarantee_and_nothing_private(desk):
     card = json.loads((desk.run.outbound / "cards" / f"a.{release.charge}.json").read_text())
     assert Guarantee.from_json(card["guarantee"]) == ONE
     assert card["replace_one_epsilon"] == 2.0
-    assert card["planned"] == [{"mechanism": "pure", "steps": 1, "delta": 0.0, "epsilon": 1.0}]
+    assert card["planned"] == [{"mechanism": "pure", "epsilon_of_each": 1.0, "steps": 1, "delta": 0.0, "epsilon": 1.0}]
     assert card["data_set_id"] == desk.accounts["a"].ledger.data_set_id
     assert card["conditional_on"] == ["N = 6"]
     assert card["size"] == 6

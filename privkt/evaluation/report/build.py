@@ -16,7 +16,7 @@ from privkt.plugins import get_manager
 from privkt.privacy import Budget, Ledger, default_delta
 from privkt.privacy.guarantee import rounded_up
 from privkt.runtime.accounts import is_of_run
-from privkt.runtime.cards import planned
+from privkt.runtime.cards import planned, replace_one_epsilon
 from privkt.runtime.gate import read_manifest
 from privkt.runtime.preflight import SERVER
 from privkt.runtime.results import stored_outcomes
@@ -137,7 +137,7 @@ def _ledger(run: RunDirectory, client: ClientConfig) -> tuple[dict[str, Any], li
                     "purpose": body["purpose"],
                     "unit": str(guarantee.unit),
                     "neighbouring": str(guarantee.neighbouring),
-                    "replace_one_epsilon": guarantee.replace_one_epsilon,
+                    "replace_one_epsilon": replace_one_epsilon(guarantee),
                     "slack_delta": body["slack_delta"],
                     "declared": body["declared"],
                     "taken": ledger.status(charge.id).taken,

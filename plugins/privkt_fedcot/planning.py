@@ -1,0 +1,114 @@
+"""What a run will spend, ask and send, from declared numbers and the public vocabulary alone."""
+
+from __future__ import annotations
+
+import math
+
+from privkt.contracts import PerturbationPlan, Plan, PublicFacts
+from privkt.privacy import Budget, RefusedInput, event_to_json
+from privkt.privacy.guarantee import rounded_up
+from privkt_fedcot.arms import Arm
+from privkt_fedcot.config import FedCoTConfig
+from privkt_fedcot.perturbing import PURPOSE, allocate, vocabulary_of
+from privkt_fedcot.prompts import worked_example
+from privkt_fedcot.tasks import Task
+
+_TOKENS_A_WORD = 1.4
+_BYTES_A_TOKEN = 5
+_FRAME = 40
+
+
+def make_plan(config: FedCoTConfig, task: Task, facts: PublicFacts, budget: Budget) -> Plan:
+    """One client's plan: its perturbation, the questions to the large model on its behalf, what crosses.
+
+    Raises: RefusedInput, for settings that no run may have.
+    """
+    budget.validate_for(facts.size)
+    _need_decoder(config)
+    parts = task.parts(config.perturbation.tokens)
+    allocation = allocate(config.perturbation, parts, budget)
+    vocabulary = vocabulary_of(config.perturbation.vocabulary)
+    worked = math.ceil(_TOKENS_A_WORD * len(worked_example(task, config.rationale.worked).split())) + _FRAME
+    sent = facts.size * (worked + allocation.tokens)
+    ceilings = {name: ceiling(epsilon, vocabulary.size) for name, epsilon in allocation.epsilons.items()}
+    return Plan(
+        perturbations=(
+            PerturbationPlan(
+                purpose=PURPOSE,
+                mechanism=config.perturbation.name,
+                positions=allocation.tokens,
+                epsilon_per_token=max(allocation.epsilons.values()),
+                guarantee=allocation.cost.guarantee,
+                event_json=event_to_json(allocation.cost.event),
+                facts=tuple(
+                    f"no mechanism of this epsilon can keep more than {rounded_up(100 * share, 3)} % of the tokens of "
+                    f"a {name}, of a vocabulary of {vocabulary.size:,}"
+                    for name, share in ceilings.items()
+                ),
+            ),
+        ),
+        llm_requests=facts.size,
+        llm_prompt_tokens=sent,
+        llm_new_tokens=facts.size * config.rationale.max_tokens,
+        bytes_out=facts.size * allocation.tokens * _BYTES_A_TOKEN,
+        crosses=(
+            f"client to server: {facts.size} perturbed questions of {allocation.tokens} drawn tokens each, in the "
+            "order of the rows; no label",
+            "server to client: one rationale a perturbed question",
+        ),
+        not_covered=(
+            "the final small model is trained on the private rows themselves: it is not private and must not be shared",
+            "questions that the small model is asked later are answered in this process; asked of a large model they "
+            "would cross in clear",
+            "settings chosen by looking at results on the private data are outside the epsilon",
+            "a person with several rows pays for each of them",
+            "the declared size, the order of rows, the labels' names, the length of every part and the vocabulary are "
+            "public; the vocabulary's model must not have been trained on the private rows",
+            *(
+                f"baseline {arm.value!r} shows unprotected text to the role local_llm, in the client's process only"
+                for arm in config.arms
+                if arm.is_open
+            ),
+        ),
+        warnings=tuple(_warnings(max(ceilings.values()), allocation.cost.guarantee.epsilon)),
+    )
+
+
+def ceiling(epsilon: float, outputs: int) -> float:
+    """The largest chance of coming out unchanged that every one of `outputs` tokens can have at once.
+
+    References: e^eps / (e^eps + m - 1), that of k-ary randomised response (Kairouz, Oh, Viswanath 2014).
+    """
+    return 1 / (1 + (outputs - 1) * math.exp(-epsilon)) if epsilon < 700 else 1.0
+
+
+def _need_decoder(config: FedCoTConfig) -> None:
+    if config.decoder.kind == "trained" and config.decoder.public is None:
+        raise RefusedInput(
+            "fedcot.decoder.public: a trained decoder learns from public questions alone, and none are given; name a "
+            "public data set, or use the in-context decoder"
+        )
+    if config.decoder.kind == "trained" and config.perturbation.epsilon is None:
+        raise RefusedInput(
+            "fedcot.perturbation.epsilon: a trained decoder's public questions are perturbed like private ones, by the "
+            "server, which knows no client's budget; give the epsilon of a token"
+        )
+    if Arm.LARGE in config.arms and config.rationale.layout == "chat":
+        raise RefusedInput(
+            "fedcot.baselines: 'large-model' scores answers after a plain prompt, not a chat; leave one out"
+        )
+
+
+def _warnings(kept: float, epsilon: float) -> list[str]:
+    found = []
+    if kept < 0.05:
+        found.append(
+            f"at most {100 * kept:.2g} % of tokens survive: the server will see noise, and rationales help by chance; "
+            "take fewer tokens a row, or a larger epsilon"
+        )
+    if 20 < epsilon < math.inf:
+        found.append(
+            f"epsilon = {epsilon:.4g} for a whole row protects against little: e^{epsilon:.3g} bounds how much more "
+            "likely one row may make what crosses than another"
+        )
+    return found
