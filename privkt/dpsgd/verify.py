@@ -40,7 +40,7 @@ class Rehearsal:
     def __init__(self, engine: Engine, max_grad_norm: float, records: int, watch: Watch | None = None) -> None:
         self._engine, self._norm, self._records = engine, max_grad_norm, records
         self._watch = watch or Watch(engine.model)
-        self._rows: Tensor | None = None
+        self._rows: list[Tensor] | None = None
         self._with = torch.empty(0)
         self._moved = math.inf
         self._batch = 0
@@ -76,13 +76,14 @@ class Rehearsal:
             self._watch.before_backward()
             gradients = self._engine.backward(losses, mask)
             self._watch.after_backward(gradients, len(mask))
-            self._rows = torch.stack([_row(gradients, position) for position in range(self._records)])
+            self._rows = [_row(gradients, position) for position in range(self._records)]
             self._need_bounds(gradients)
             self._with = self._clipped(gradients)
         elif self._batch == 1:
             gradients = self._engine.backward(losses, mask, force="kept")
             self._need_same(gradients)
-            self._moved = float((self._with - self._clipped(gradients)).norm()) / self._norm
+            self._moved = _length(self._with.sub_(self._clipped(gradients))) / self._norm
+            self._with = torch.empty(0)
         else:
             self._compare(self._batch - 2, losses)
         self._batch += 1
@@ -101,10 +102,13 @@ class Rehearsal:
     def _need_bounds(self, gradients: SampleGradients) -> None:
         """The norms that clipping sees must bound the rows that are summed, from above."""
         assert self._rows is not None
-        bounds, norms = gradients.sqnorms()[:, 0], self._rows.double().square().sum(1)
+        bounds, norms = (
+            gradients.sqnorms()[:, 0],
+            torch.tensor([_length(row) ** 2 for row in self._rows], dtype=torch.float64),
+        )
         if bool(bounds[self._records :].any()):
             self._wrong = "padding: a masked sample must have no gradient, got a norm"
-        found = bounds[: self._records]
+        found = bounds[: self._records].cpu()
         if not bool(((found >= norms * (1 - 1e-6)) & (found <= norms * (1 + _BOUND_SLACK) + 1e-30)).all()):
             self._wrong = (
                 "norms: what clipping sees must be the norm of what is summed, from above; a rule's products or "
@@ -136,10 +140,10 @@ class Rehearsal:
         """Layer by layer, against the size of the whole gradient."""
         assert self._rows is not None
         tolerance = _HALF_TOLERANCE if self._engine.half_precision else _TOLERANCE
-        allowed = tolerance * float(alone.double().norm()) + 1e-12
+        allowed = tolerance * _length(alone) + 1e-12
         for slot in self._engine.layout.slots:
             part = slice(slot.start, slot.stop)
-            if not float((self._rows[position, part] - alone[part]).norm()) <= allowed:
+            if not float((self._rows[position][part] - alone[part]).norm()) <= allowed:
                 self._wrong = self._wrong or f"layer {slot.name!r}: {_WRONG_LAYER}"
 
     def _clipped(self, gradients: SampleGradients) -> Tensor:
@@ -152,6 +156,11 @@ class Rehearsal:
 
 def _one_after_another(units: list[tuple[list[int], list[bool]]]) -> tuple[list[int], list[bool]]:
     return [p for positions, _ in units for p in positions], [c for _, counts in units for c in counts]
+
+
+def _length(x: Tensor) -> float:
+    """The norm in float64, without a copy in float64."""
+    return float(torch.linalg.vector_norm(x, dtype=torch.float64))
 
 
 def _row(gradients: SampleGradients, position: int) -> Tensor:
