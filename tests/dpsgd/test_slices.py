@@ -58,7 +58,7 @@ def check(gradients, expected):
     assert float((total - wanted).norm() / wanted.norm()) <= 1e-6
 
 
-@pytest.mark.parametrize("words", [3, 7, 10**6], ids=["slices of 3", "slices of 7", "one slice"])
+@pytest.mark.parametrize("words", [3, 7, 10**6], ids=["by-3", "by-7", "whole"])
 @pytest.mark.parametrize("force", EVERY_WAY)
 @pytest.mark.parametrize("name", MODELS)
 def test_a_trained_head_has_the_gradient_of_its_logits(dp, monkeypatch, name, force, words):
