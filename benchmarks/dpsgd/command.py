@@ -52,7 +52,7 @@ def main() -> None:
                 only=options.contenders,
             )
             if out is not None:
-                measuring.add_case(out, result, case.name)
+                measuring.add_case(out, result, case.name, [case.name for case in QUICK + CASES])
         print("\n".join(table.lines(case.name, result["cases"][case.name])), flush=True)
     if out is not None:
         plot.draw(result, out.with_suffix(".png"))
@@ -89,7 +89,7 @@ def _names(parser: argparse.ArgumentParser, option: str, given: str, known: set[
 def _chosen(options: argparse.Namespace) -> list[Case]:
     cases = QUICK if options.quick else CASES
     if options.cases:
-        return [case for case in cases if case.name in options.cases]
+        return [case for name in options.cases for case in cases if case.name == name]
     return [case for case in cases if case.default or options.all]
 
 

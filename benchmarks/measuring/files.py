@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,15 +27,16 @@ def write(file: Path, result: dict[str, Any]) -> None:
     new.replace(file)
 
 
-def add_case(file: Path, result: dict[str, Any], name: str) -> None:
-    """Writes one case beside those that the file has by now, so that several processes may fill one file (Linux)."""
+def add_case(file: Path, result: dict[str, Any], name: str, order: Sequence[str]) -> None:
+    """Writes one case among those that the file has by now, so that several processes may fill one file (Linux)."""
     import fcntl
 
     folder = os.open(file.parent, os.O_RDONLY)
     try:
         fcntl.flock(folder, fcntl.LOCK_EX)
         cases = json.loads(file.read_text())["cases"] if file.exists() else {}
-        result["cases"] = {**cases, name: result["cases"][name]}
+        cases[name] = result["cases"][name]
+        result["cases"] = {known: cases[known] for known in sorted(cases, key=order.index)}
         write(file, result)
     finally:
         os.close(folder)

@@ -6,21 +6,28 @@ The definitions are those of `privkt.kernels.exponential`: the same bytes, the s
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from privkt.privacy import RefusedInput
 
+if TYPE_CHECKING:
+    import torch
+
+    from privkt.kernels import ByteTable as NativeTable
+
 Ids = NDArray[np.int64]
 Integers = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
 MOST_LEVEL = 4095  # a table of int32 weights fits the first cache
-_LARGEST, _MOST_WIDTH, _MOST_SHIFTED = 127, 1 << 14, (1 << 30) - 1
+_LARGEST, _MOST_WIDTH, _MOST_SHIFTED, _MOST_UP = 127, 1 << 14, (1 << 30) - 1, 16
 _EXACT_IN_FLOAT32 = (1 << 24) // _LARGEST**2
 _CELLS = 1 << 22  # of a block of queries against the whole vocabulary
 _CACHED_CELLS = 1 << 26
@@ -91,14 +98,37 @@ class ByteTable:
 
     @cached_property
     def extremes(self) -> tuple[int, int]:
-        """(least, largest) squared distance of two words that differ; zeros where none do."""
-        least, largest = np.iinfo(np.int64).max, 0
-        for ids in self.blocks():
-            squares = self.squares(ids)
-            largest = max(largest, int(squares.max()))
-            squares[squares == 0] = np.iinfo(np.int64).max
-            least = min(least, int(squares.min()))
-        return (least, largest) if largest else (0, 0)
+        """(least, largest) squared distance of two words that differ; zeros where none do.
+
+        Guarantee: no positive square is below the one or above the other; both are within 2^-12 of being met.
+        """
+        import torch
+
+        from privkt import kernels
+
+        up = 0
+        while up < _MOST_UP and 4 * int(self.sqnorms.max()) << up + 1 <= _MOST_SHIFTED:
+            up += 1
+        levels = Levels(math.isqrt(_MOST_SHIFTED), -up)  # without a shift down, level 0 is distance 0
+        every, nothing = torch.arange(self.size), torch.zeros(self.size, dtype=torch.int32)
+
+        def places(first: int) -> tuple[torch.Tensor, torch.Tensor]:
+            values = torch.tensor([first, *range(1, levels.last + 1)], dtype=torch.int32)
+            found = kernels.Levels(levels.last, levels.shift, levels.root)
+            return kernels.row_extremes(self.native, found, values, nothing, ids=every)
+
+        largest, least = int(places(0)[0].max()), int(places(levels.last + 1)[1].min())
+        return (levels.least_square(least), (largest + 1) ** 2 - 1 >> up) if largest else (0, 0)
+
+    @cached_property
+    def native(self) -> NativeTable:
+        """The same table as the kernels take it."""
+        import torch
+
+        from privkt import kernels
+
+        sqnorms = torch.from_numpy(self.sqnorms.astype(np.int32))
+        return kernels.ByteTable(torch.from_numpy(np.ascontiguousarray(self.rows)), sqnorms, self.scale)
 
 
 def byte_table(subject: str, table: ArrayLike, *, cosine: bool = False) -> ByteTable:
@@ -137,6 +167,7 @@ class LevelledTable:
     def __init__(self, table: ByteTable, levels: Levels) -> None:
         self.table, self.levels, self.size = table, levels, table.size
         self._kept: NDArray[np.int16] | None = None
+        self.native: Any = None  # what native_law keeps with the table
 
     def rows(self, ids: Ids) -> Integers:
         """Shapes: ids [n]; result [n, V]."""
@@ -150,7 +181,7 @@ class LevelledTable:
 
 def levels_up_to(square: int, *, root: bool = True) -> Levels:
     """Levels whose last is that of `square`, as fine as MOST_LEVEL allows."""
-    shift = -16
+    shift = -_MOST_UP
     while True:
         level = int(Levels(1 << 40, shift, root).of(np.array([square]))[0])
         if level <= MOST_LEVEL and (square << max(0, -shift)) <= _MOST_SHIFTED:

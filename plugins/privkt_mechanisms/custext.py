@@ -26,7 +26,7 @@ from privkt_mechanisms.calibration import asked, sharpest
 from privkt_mechanisms.keeping import KeepingLaw, word_mask
 from privkt_mechanisms.laws import Law, selected
 from privkt_mechanisms.unproven import Unproven
-from privkt_mechanisms.weights import epsilon_range, integer_weights
+from privkt_mechanisms.weights import decaying_weights, epsilon_range
 
 
 class CusText(Unproven):
@@ -64,8 +64,7 @@ class CusText(Unproven):
         )
 
     def _law(self, sharpness: float) -> SetLaw:
-        exponents = np.arange(MOST_LEVEL + 1) * (sharpness / 2 / MOST_LEVEL)
-        weights = integer_weights(self.name, exponents, self.sets.shape[1])
+        weights = decaying_weights(sharpness, MOST_LEVEL, self.sets.shape[1])
         return SetLaw(self.table, self.sets, self._levels, weights)
 
     def _levels_inside(self) -> Integers:

@@ -6,15 +6,15 @@ from collections.abc import Mapping
 from fractions import Fraction
 from typing import Any
 
-import numpy as np
 from numpy.typing import ArrayLike
 
 from privkt.privacy import RefusedInput
 from privkt_mechanisms.byte_table import LevelledTable, byte_table, levels_up_to
 from privkt_mechanisms.calibration import asked, sharpest
-from privkt_mechanisms.laws import IntegerLaw, Law
+from privkt_mechanisms.laws import Law
+from privkt_mechanisms.native_law import NativeLaw
 from privkt_mechanisms.tokens import TableMechanism
-from privkt_mechanisms.weights import integer_weights
+from privkt_mechanisms.weights import decaying_weights
 
 UTILITIES = ("distance", "cosine")
 
@@ -56,9 +56,7 @@ class Exponential(TableMechanism):
         )
 
     def _law(self, sharpness: float) -> Law:
-        last = self.levelled.levels.last
-        exponents = np.arange(last + 1) * (sharpness / 2 / max(1, last))
-        return IntegerLaw(self.levelled, integer_weights(self.name, exponents, self.size))
+        return NativeLaw(self.levelled, decaying_weights(sharpness, self.levelled.levels.last, self.size))
 
     def parameters(self) -> Mapping[str, Any]:
         return {**super().parameters(), "utility": self.utility}

@@ -14,7 +14,7 @@ from privkt_mechanisms.calibration import asked
 from privkt_mechanisms.keeping import KeepingLaw, word_mask
 from privkt_mechanisms.rantext import REASON, ListLaw
 from privkt_mechanisms.unproven import Unproven
-from privkt_mechanisms.weights import integer_weights
+from privkt_mechanisms.weights import decaying_weights
 
 _NOISES, _MOST_CELLS = 1 << 12, 1 << 22
 
@@ -55,10 +55,9 @@ class InferDPTKit(Unproven):
             cosines = _cosines((own**2).sum(axis=1, keepdims=True), products, squares[which])
             return levels.of(np.rint(2 * unit * (1 - cosines)).astype(np.int64))
 
-        exponents = np.arange(levels.last + 1) * (self.epsilon / 4 * 2.0**levels.shift / unit)
-        law = ListLaw(
-            LevelledTable(self.table, levels), integer_weights(self.name, exponents, self.size), radii, number
-        )
+        steepest = self.epsilon / 2 * levels.last * 2.0**levels.shift / unit
+        weights = decaying_weights(steepest, levels.last, self.size)
+        law = ListLaw(LevelledTable(self.table, levels), weights, radii, number)
         self.missing = word_mask(self.name, "missing", missing, self.size)
         self.law = KeepingLaw(law, self.missing, Fraction(1))
 

@@ -58,11 +58,8 @@ class Law(ABC):
         return float((highest[seen] - lowest[seen]).max()) + 2 * self.slack
 
 
-class IntegerLaw(Law):
-    """p(y|x) = weights[level(x, y)] / total(x): the exponential mechanism of an integer weight table.
-
-    Guarantee: the draw is exact: one uniform integer below the total, no decision in floating point.
-    """
+class WeightedLaw(Law):
+    """A law made of integer weights[level(x, y)] that never grow with the level."""
 
     def __init__(self, levelled: LevelledTable, weights: Integers) -> None:
         super().__init__(levelled)
@@ -75,6 +72,13 @@ class IntegerLaw(Law):
     def weight_rows(self, ids: Ids) -> Integers:
         return self.weights[self.levelled.rows(ids)]
 
+
+class IntegerLaw(WeightedLaw):
+    """p(y|x) = weights[level(x, y)] / total(x): the exponential mechanism of an integer weight table.
+
+    Guarantee: the draw is exact: one uniform integer below the total, no decision in floating point.
+    """
+
     def rows(self, ids: Ids) -> Floats:
         weights = self.weight_rows(ids)
         return weights / weights.sum(axis=1, keepdims=True)
@@ -83,10 +87,6 @@ class IntegerLaw(Law):
         levels = self.levelled.rows(ids)
         totals = self.weights[levels].sum(axis=1)
         return np.log(self.weights)[levels] - np.log(totals)[:, None]
-
-    def selected(self, ids: Ids, points: Integers) -> Ids:
-        """The word whose stretch of [0, total(x)) holds the point, words by ascending id."""
-        return selected(self.weight_rows(ids), points)
 
     def draw_block(self, ids: Ids) -> Ids:
         weights = self.weight_rows(ids)

@@ -14,8 +14,9 @@ from privkt.privacy import Guarantee, Kind, Neighbouring, RefusedInput, Unit
 from privkt_mechanisms.byte_table import LevelledTable, byte_table, levels_up_to
 from privkt_mechanisms.calibration import CALIBRATIONS, asked, certificate_of, sharpest
 from privkt_mechanisms.laws import IntegerLaw
+from privkt_mechanisms.native_law import NativeLaw
 from privkt_mechanisms.tokens import PROOF, TableMechanism
-from privkt_mechanisms.weights import integer_weights
+from privkt_mechanisms.weights import decaying_weights
 
 METRIC = "euclidean (int8 table)"
 _UP = 1 + 1e-9
@@ -52,9 +53,7 @@ class MetricMechanism(TableMechanism):
             )
 
     def _law(self, sharpness: float) -> IntegerLaw:
-        last = self.levelled.levels.last
-        exponents = np.arange(last + 1) * (sharpness / 2 / max(1, last))
-        return IntegerLaw(self.levelled, integer_weights(self.name, exponents, self.size))
+        return NativeLaw(self.levelled, decaying_weights(sharpness, self.levelled.levels.last, self.size))
 
     def distance(self, x: int, y: int) -> float:
         """The metric of the guarantee, in units of the table."""

@@ -7,10 +7,10 @@ from functools import cached_property
 import numpy as np
 
 from privkt_mechanisms import uniform
-from privkt_mechanisms.byte_table import Floats, Ids, Integers, LevelledTable
+from privkt_mechanisms.byte_table import Floats, Ids
 from privkt_mechanisms.exponential import Exponential
-from privkt_mechanisms.laws import IntegerLaw, Law, selected
-from privkt_mechanisms.weights import integer_weights
+from privkt_mechanisms.laws import Law, WeightedLaw, selected
+from privkt_mechanisms.weights import decaying_weights
 
 _NODES = 32
 
@@ -28,27 +28,24 @@ class PermuteAndFlip(Exponential):
     bounded_range = False
 
     def _law(self, sharpness: float) -> Law:
-        last = self.levelled.levels.last
-        exponents = np.arange(last + 1) * (sharpness / 2 / max(1, last))
-        return FlipLaw(self.levelled, integer_weights(self.name, exponents, self.size))
+        return FlipLaw(self.levelled, decaying_weights(sharpness, self.levelled.levels.last, self.size))
 
 
-class FlipLaw(IntegerLaw):
+class FlipLaw(WeightedLaw):
     """p(y|x) = p_y * integral over s in [0, 1] of the product over j != y of (1 - p_j s), p_j = w_j / w_0.
 
     A word that has its turn at a uniform time s is drawn if its coin says so and none before it was kept. The token
     itself is always kept, so that one is. Drawn by tossing all coins and taking one of the kept words uniformly.
-    Guarantee: the draw is exact: w_0 is a power of two. `rows` integrates numerically; `slack` bounds its error.
+    Guarantee: the draw is exact, with a uniform integer below w_0 a coin. `rows` integrates numerically; `slack` bounds
+        its error.
     """
 
     slack = 1e-9
 
-    def __init__(self, levelled: LevelledTable, weights: Integers) -> None:
-        super().__init__(levelled, weights)
-        self.bits = int(weights[0]).bit_length() - 1
-
     def draw_block(self, ids: Ids) -> Ids:
-        kept = uniform.coins(self.weight_rows(ids), self.bits).astype(np.int64)
+        weights = self.weight_rows(ids)
+        tosses = uniform.below(np.full(weights.size, self.weights[0])).reshape(weights.shape)
+        kept = (tosses < weights).astype(np.int64)
         return selected(kept, uniform.below(kept.sum(axis=1)))
 
     @cached_property
@@ -72,6 +69,3 @@ class FlipLaw(IntegerLaw):
         by_level = np.zeros_like(counts)
         by_level[:, used] = (none_kept * shares) @ own
         return np.take_along_axis(by_level, levels, axis=1)
-
-    def log_rows(self, ids: Ids) -> Floats:
-        return np.log(self.rows(ids))

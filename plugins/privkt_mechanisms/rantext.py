@@ -12,9 +12,9 @@ from numpy.typing import ArrayLike
 from privkt_mechanisms import uniform
 from privkt_mechanisms.byte_table import Floats, Ids, Integers, LevelledTable, byte_table, levels_up_to
 from privkt_mechanisms.calibration import asked
-from privkt_mechanisms.laws import IntegerLaw, selected
+from privkt_mechanisms.laws import WeightedLaw, selected
 from privkt_mechanisms.unproven import Unproven
-from privkt_mechanisms.weights import integer_weights
+from privkt_mechanisms.weights import decaying_weights
 
 REASON = "the list of candidates depends on the private word"
 _RADII, _MOST_CELLS = 1 << 16, 1 << 24
@@ -45,9 +45,7 @@ class RanText(Unproven):
         levelled = LevelledTable(self.table, levels_up_to(self.table.extremes[1]))
         squares = np.minimum((norms * self.table.scale) ** 2, 2.0**40).astype(np.int64)
         reached = levelled.levels.of(squares)
-        last = levelled.levels.last
-        exponents = np.arange(last + 1) * (self.epsilon / 2 / max(1, last))
-        weights = integer_weights(self.name, exponents, self.size)
+        weights = decaying_weights(self.epsilon, levelled.levels.last, self.size)
 
         def radii(ids: Ids, which: Integers) -> Integers:
             return np.broadcast_to(reached[which], (len(ids), which.shape[1]))
@@ -55,7 +53,7 @@ class RanText(Unproven):
         self.law = ListLaw(levelled, weights, radii, len(reached))
 
 
-class ListLaw(IntegerLaw):
+class ListLaw(WeightedLaw):
     """p(y|x): one of the radii of x, each as likely, then a weight's share among the words within it.
 
     `radii(ids, which)`: the levels [n, k] of these radii of each id, `which` [n or 1, k] out of `number`. No bound
@@ -82,10 +80,6 @@ class ListLaw(IntegerLaw):
         by_radius = shares / self.number / within
         by_level: Floats = np.cumsum(by_radius[:, ::-1], axis=1)[:, ::-1] * self.weights.astype(np.float64)
         return np.take_along_axis(by_level, levels, axis=1)
-
-    def log_rows(self, ids: Ids) -> Floats:
-        with np.errstate(divide="ignore"):
-            return np.log(self.rows(ids))
 
     def draw_block(self, ids: Ids) -> Ids:
         radius = self.radii(ids, uniform.below(np.full(len(ids), self.number))[:, None])

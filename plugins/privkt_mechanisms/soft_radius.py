@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from typing import Any
 
-import numpy as np
 from numpy.typing import ArrayLike
 
 from privkt.privacy import RefusedInput
 from privkt_mechanisms.exponential import Exponential
-from privkt_mechanisms.laws import IntegerLaw, Law, MixedLaw
-from privkt_mechanisms.weights import integer_weights
+from privkt_mechanisms.laws import Law, MixedLaw
+from privkt_mechanisms.native_law import NativeLaw
+from privkt_mechanisms.weights import decaying_weights
 
 RADII = (0.25, 0.5, 0.75, 1.0)
 
@@ -49,9 +49,8 @@ class SoftRadius(Exponential):
         last = self.levelled.levels.last
         laws = []
         for radius in self.radii:
-            reach = max(1.0, radius * last)
-            exponents = np.minimum(np.arange(last + 1) / reach, 1.0) * (sharpness / 2)
-            laws.append(IntegerLaw(self.levelled, integer_weights(self.name, exponents, self.size)))
+            weights = decaying_weights(sharpness, last, self.size, max(1, int(radius * last)))
+            laws.append(NativeLaw(self.levelled, weights))
         return MixedLaw(laws)
 
     def parameters(self) -> Mapping[str, Any]:

@@ -28,9 +28,3 @@ def below(totals: Integers, source: Bytes = secrets.token_bytes) -> Integers:
         found[left[good]] = words[good] % limits[left[good]]
         left = left[~good]
     return found.astype(np.int64)
-
-
-def coins(weights: Integers, bits: int, source: Bytes = secrets.token_bytes) -> np.ndarray:
-    """True with probability weight / 2^bits for each weight, bits <= 63; each coin is its own."""
-    words = np.frombuffer(source(8 * weights.size), dtype=np.uint64).reshape(weights.shape)
-    return (words >> np.uint64(64 - bits)) < weights.astype(np.uint64)

@@ -212,6 +212,10 @@ def privatize(
     cap_epsilon: Annotated[float | None, typer.Option(help="Cap of a new ledger; what this costs by default.")] = None,
     cap_delta: Annotated[float | None, typer.Option(help="Cap of delta of a new ledger.")] = None,
     plan: Annotated[bool, typer.Option("--plan", help="Say what it would cost, and stop. Spends nothing.")] = False,
+    leaks: Annotated[
+        bool,
+        typer.Option("--leaks", help="Compare with the private texts: a report that stays in OUT.private."),
+    ] = False,
     data_changed: DataChanged = False,
     new_name_confirmed: NewNameConfirmed = False,
     force: Annotated[
@@ -232,7 +236,7 @@ def privatize(
             name, delta, cap_epsilon, cap_delta, data_changed=data_changed, new_name_confirmed=new_name_confirmed,
             force=force,
         ),
-        text=text, id=id, output=output, keep_ids=keep_ids, plan=plan, as_json=json,
+        text=text, id=id, output=output, keep_ids=keep_ids, plan=plan, leaks=leaks, as_json=json,
     )  # fmt: skip
 
 

@@ -45,6 +45,7 @@ def privatize(
     output: Path | None,
     keep_ids: bool,
     plan: bool,
+    leaks: bool,
     as_json: bool,
 ) -> None:
     """Reads, checks, says what it costs, charges, draws and writes."""
@@ -56,8 +57,10 @@ def privatize(
     texts = PrivateTexts(file, account, text=text, id=id)
     try:
         if not as_json:
-            err.print("reading the vocabulary and making the mechanism ...")
+            err.print("reading the vocabulary ...")
         vocabulary = _vocabulary(asked)
+        if not as_json:
+            err.print(f"making the mechanism over {vocabulary.size} tokens ...")
         privatiser = _privatiser(asked, vocabulary, texts.delta)
         facts = _facts(privatiser, asked, texts.delta, texts.cost(privatiser))
         if not as_json:
@@ -75,6 +78,20 @@ def privatize(
     except KeyboardInterrupt:
         raise Interrupted("what is drawn is kept; the same command goes on with the same spend") from None
     _print_done(done, facts, keep_ids, as_json)
+    if leaks:
+        _write_leaks(privatiser, texts.rows.text, done, as_json)
+
+
+def _write_leaks(privatiser: TextPrivatiser, texts: Sequence[str], done: Privatised, as_json: bool) -> None:
+    """The local report: into the private folder and on standard error, never on standard output."""
+    from privkt.evaluation.leakage import leak_report
+    from privkt.runtime.files import write_json
+
+    report = leak_report(privatiser, texts, done.drawn)
+    write_json(done.store / "leaks.json", report.to_json())
+    if not as_json:
+        for line in ("private, and covered by no guarantee:", *report.lines(), f"kept in {done.store / 'leaks.json'}"):
+            err.print(line, markup=False)
 
 
 def _print_plan(facts: dict[str, Any], as_json: bool) -> None:

@@ -11,7 +11,8 @@ from torch import Tensor
 from privkt import kernels
 from privkt.dpsgd.checkpoint import Identity
 from privkt.dpsgd.errors import RefusedTraining
-from privkt.dpsgd.plan import Plan, sampler_slack
+from privkt.dpsgd.plan import Plan, values_released
+from privkt.dpsgd.slacks import sampler_slack, variation_per_coordinate
 from privkt.privacy import Budget, ChargeConflict, Guarantee
 
 
@@ -56,7 +57,8 @@ class Account:
         if ledger is None or self.charge_id is not None:
             return self.charge_id
         # What the sampler really takes: ten times the reserved share would fill all that a zcdp or rdp ledger keeps.
-        distance = kernels.gaussian_tv_per_coordinate() * self._plan.coordinates * self._plan.steps
+        values = values_released(self._plan.coordinates, self._plan.clipping) * self._plan.steps
+        slack = sampler_slack(variation_per_coordinate(self._plan.noise) * values, self._plan.epsilon, self._plan.noise)
         charge = ledger.charge(
             self._plan.event(),
             self.guarantee,
@@ -66,7 +68,7 @@ class Account:
             declared=self._plan.to_json(),
             data_changed=self._data_changed,
             resume=True,
-            slack_delta=min(self._plan.slack_delta, sampler_slack(distance, self._plan.epsilon)),
+            slack_delta=min(self._plan.slack_delta, slack),
         )
         if ledger.status(charge.id).taken is not None and unfinished:
             raise RefusedTraining(
@@ -100,5 +102,5 @@ def weights_digest(named: Iterable[tuple[str, Tensor]]) -> str:
     digest = hashlib.sha256()
     for name, parameter in named:
         digest.update(name.encode() + b"\0")
-        digest.update(parameter.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+        digest.update(parameter.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import Any, Literal
 
 import torch
@@ -87,17 +86,6 @@ def need_optimizer(optimizer: torch.optim.Optimizer, layout: Layout, scheduler: 
                     f"PrivateTraining: the optimizer must hold parameters of the model alone, got another of shape "
                     f"{tuple(parameter.shape)}; make it from model.parameters()"
                 )
-
-
-def need_untied(layout: Layout) -> None:
-    """Refuses weights of several layers: their parts are cut to whole cells one by one, and may add up to more."""
-    uses = Counter(slot.name for site in layout.sites for slot in site.slots.values())
-    shared = [name for name, count in uses.items() if count > 1]
-    if shared:
-        raise RefusedTraining(
-            f"PrivateTraining: noise='grid' needs weights that belong to one layer each, got {shared[0]!r} in several; "
-            "use noise='gaussian', or freeze it"
-        )
 
 
 class Untouched:

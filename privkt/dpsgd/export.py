@@ -43,6 +43,9 @@ def payload(
     return SoftPrompt(files) if learned_prompt else Adapter(files)
 
 
+_NOISES = {"correlated": "correlated Gaussian", "discrete": "exact discrete Gaussian"}
+
+
 def privacy_card(guarantee: Guarantee, plan: Plan, model_name: str) -> str:
     """The README of a release: what is promised and by which numbers; no loss, no count of what was drawn."""
     replaced = rounded_up(plan.replace_one_epsilon)
@@ -58,7 +61,7 @@ def privacy_card(guarantee: Guarantee, plan: Plan, model_name: str) -> str:
         "N (declared, public)": str(plan.n),
     }
     clipping = "flat" if plan.clipping is None else plan.clipping.kind
-    noise = "correlated Gaussian" if plan.noise == "correlated" else "correctly rounded Gaussian"
+    noise = _NOISES.get(plan.noise, "correctly rounded Gaussian")
     table = "\n".join(f"| {name} | {value} |" for name, value in rows.items())
     return (
         f"# Privately trained weights for {model_name}\n\n{guarantee}\n\n| | |\n| --- | --- |\n{table}\n\n"

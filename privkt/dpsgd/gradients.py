@@ -161,24 +161,37 @@ class SampleGradients:
                 self._add_sqnorms(name, kept, found[column])
         return found.t()
 
-    def add_clipped(self, total: Tensor, factors: Tensor, **grid: Any) -> None:
-        """Adds the sum over units of float32(factor * row) to `total`.
+    def add_clipped(self, total: Tensor, factors: Tensor, *, start: int = 0, **grid: Any) -> None:
+        """Adds the sum over units of float32(factor * row) to `total`, or the stretch of it from `start` on.
 
-        Shapes: total: [P] float64 | float32, or int64 with `scale`; factors: [units, groups] float32 of the groups
-            that `sqnorms` was last asked for, 0 for units that do not count.
+        Shapes: total: [P] float64 | float32, or int64 with `scale`; less where it holds coordinates from `start` on, of
+            whole parameters; factors: [units, groups] float32 of the groups that `sqnorms` was last asked for, 0 for
+            units that do not count.
         """
         self._need_current()
+        stop = start + len(total)
         if tuple(factors.shape) != (len(self._mask), len(self._groups)):
             raise ValueError(
                 f"SampleGradients.add_clipped: factors must be [{len(self._mask)}, {len(self._groups)}], one for each "
                 f"unit and group of sqnorms, got {list(factors.shape)}; ask sqnorms for the same groups first"
             )
         for own, names in zip(factors.t().contiguous(), self._groups, strict=True):
-            for (start, stop), (first, last) in self._runs(names):
-                rows = self._store.buffer[:, start:stop]
-                kernels.clipped_sum(rows, own, self._mask, out=total[first:last], **grid)
+            for (column, _), (first, last) in self._runs(names):
+                here, end = max(first, start), min(last, stop)
+                if here >= end:
+                    continue
+                rows = self._store.buffer[:, column + here - first : column + end - first]
+                kernels.clipped_sum(rows, own, self._mask, out=total[here - start : end - start], **grid)
             for name, kept in self._kept_of(names):
-                part = total[self._slots[name].start : self._slots[name].stop]
+                slot = self._slots[name]
+                if slot.stop <= start or slot.start >= stop:
+                    continue
+                if slot.start < start or slot.stop > stop:
+                    raise ValueError(
+                        f"SampleGradients.add_clipped: a stretch must hold whole parameters, got [{start}, {stop}) "
+                        f"with a part of {name!r}; cut where a parameter begins"
+                    )
+                part = total[slot.start - start : slot.stop - start]
                 for left, right in kept.products:
                     kernels.clipped_product_sum(left, right, own, self._mask, out=part, **grid)
                 if kept.head is not None:
@@ -199,6 +212,16 @@ class SampleGradients:
             self.add_clipped(row, alone)
         self._groups = groups
         return found
+
+    @property
+    def reads_weights(self) -> bool:
+        """Whether something kept is a trained weight itself, so that all sums must be made before any weight moves."""
+        weights = {slot.parameter.untyped_storage().data_ptr() for slot in self._layout.slots}
+        return any(x.untyped_storage().data_ptr() in weights for x in self.kept_tensors())
+
+    def forget(self) -> None:
+        """Frees what was kept; nothing can be asked any more."""
+        self._kept, self._turn = {}, -1
 
     # -- inside -----------------------------------------------------------------------------------------------------
 

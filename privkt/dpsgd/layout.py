@@ -71,6 +71,12 @@ class Layout:
     def device(self) -> torch.device:
         return self.slots[0].parameter.device
 
+    @property
+    def shared(self) -> int:
+        """How many trainable values belong to weights of several layers."""
+        uses = _uses(self.sites)
+        return sum(slot.stop - slot.start for slot in self.slots if uses[slot.name] > 1)
+
     def named(self) -> Iterator[tuple[str, nn.Parameter]]:
         """The trainable parameters, in the order of the row."""
         return ((slot.name, slot.parameter) for slot in self.slots)
@@ -114,8 +120,12 @@ def lay_out(model: nn.Module) -> Layout:
     return Layout(tuple(slots.values()), sites, prompts, max(slot.stop for slot in slots.values()), _still(sites))
 
 
+def _uses(sites: tuple[Site, ...]) -> Counter[str]:
+    return Counter(slot.name for site in sites for slot in site.slots.values())
+
+
 def _still(sites: tuple[Site, ...]) -> tuple[tuple[Slot, Any], ...]:
-    uses = Counter(slot.name for site in sites for slot in site.slots.values())
+    uses = _uses(sites)
     return tuple(
         (site.slots[name], row)
         for site in sites

@@ -18,6 +18,7 @@ from privkt.contracts.progress import Progress
 from privkt.dpsgd.engine import Engine
 from privkt.dpsgd.gradients import SampleGradients
 from privkt.dpsgd.modes import values_in_rows
+from privkt.kernels.optimizers import why_not
 
 LOG = logging.getLogger("privkt.dpsgd")
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
@@ -30,9 +31,10 @@ class MemoryPlan:
     """Bytes of one process at its fullest, by what they are for.
 
     Units: bytes. weights: the whole model; rows: stored per-sample gradients of a microbatch; kept: what its other
-        gradients are made of, until their clip factors are known; sums: the running sum and the noisy mean; optimizer:
-        its state; activations: what autograd saves for a microbatch, and what checkpointing makes again at a time. kept
-        and activations are None before the rehearsal. samples: the microbatch they are for.
+        gradients are made of, until their clip factors are known; sums: of several microbatches, and the noisy mean
+        where one is made; optimizer: its state; activations: what autograd saves for a microbatch, and what
+        checkpointing makes again at a time. kept and activations are None before the rehearsal. samples: the microbatch
+        they are for.
     Accuracy: of records no longer than the rehearsed ones. What a layer needs only while it runs is not in it: peaks of
         what torch hands out were 0.9 to 1.4 times the plan (tests/dpsgd/test_memory.py). What the system's allocator
         holds back comes on top. kept and activations tell how long three records are: they stay here.
@@ -175,7 +177,7 @@ class Footprint:
         self._before = MemoryPlan(
             weights=sum(storage.nbytes() for storage in _storages(_tensors_of(engine.model))),
             rows=4 * self._units * stored,
-            sums=(8 + 4) * layout.width,
+            sums=(8 + (4 if why_not(optimizer) else 0)) * layout.width,
             optimizer=states * sum(p.numel() * p.element_size() for _, p in layout.named()),
             samples=samples,
         )

@@ -16,6 +16,7 @@ from privkt import kernels
 from privkt.dpsgd.clipping import AdaptiveQuantile, Clipping, Flat, clipping_from_json
 from privkt.dpsgd.errors import RefusedTraining
 from privkt.dpsgd.schemes import INDEPENDENT, Coefficients, Poisson, Scheme, TruncatedPoisson, scheme_of
+from privkt.dpsgd.slacks import cross_sample_slack, replace_one_epsilon, sampler_slack
 from privkt.privacy import accounting
 from privkt.privacy.budget import Budget
 from privkt.privacy.guarantee import (
@@ -28,16 +29,15 @@ from privkt.privacy.guarantee import (
     sampler_share,
 )
 
-_CROSS_SAMPLE, _CROSS_SAMPLE_A_ROW = 2.0**-10, 2.0**-21
-_NOT_OF_THE_SUM = 2.0**-26  # csrc/include/privkt/gaussian.h
 _MOST_SAMPLER_SHARE = SAMPLER_SHARE
 _TOLERANCE = 1e-9  # relative; two accountants' rounding, never a promise
-NOISES = ("gaussian", "grid", "correlated")
+NOISES = ("gaussian", "grid", "discrete", "correlated")
 UNCERTIFIED_SUMS = "sums of several noise values are rounded in floating point, which no proof here covers"
 UNCERTIFIED_COUNT = (
     "no record near the clipping norm is counted otherwise because another's presence rounds it otherwise"
 )
 PROOF = "docs/proofs/dpsgd.md"
+COUNT_NORM = 0.5  # how far one unit moves the count of AdaptiveQuantile
 
 
 @dataclass(frozen=True)
@@ -235,7 +235,7 @@ def make_plan(
     budget.validate_for(size)
     _need_unit(budget, records_per_user)
     design = Design(scheme, steps, _need_noise(noise, coefficients, clipping))
-    distance = variation_per_coordinate * coordinates * steps
+    distance = variation_per_coordinate * values_released(coordinates, clipping) * steps
     if not distance < _MOST_SAMPLER_SHARE * budget.delta:
         raise RefusedTraining(
             f"PrivateTraining: the noise sampler's distance from a Gaussian must stay below {_MOST_SAMPLER_SHARE:g} of "
@@ -243,7 +243,7 @@ def make_plan(
             "parameters or take fewer steps"
         )
     # Never below the share that plans made without knowing the number of trainable values reserve: they agree then.
-    slack_delta = max(sampler_slack(distance, budget.epsilon), sampler_share(budget.delta))
+    slack_delta = max(sampler_slack(distance, budget.epsilon, noise), sampler_share(budget.delta))
     slack = cross_sample_slack(batch_size) + kernels.sum_slack(
         size, size, torch.float64
     )  # at most N rows, in at most N calls
@@ -251,7 +251,7 @@ def make_plan(
         budget.epsilon, budget.delta, design, budget.neighbouring, slack_delta=slack_delta
     )
     event = design.event(multiplier)
-    return Plan(
+    plan = Plan(
         n=size,
         batch_size=batch_size,
         steps=steps,
@@ -260,7 +260,7 @@ def make_plan(
         max_grad_norm=float(clipping.max_grad_norm),
         epsilon=accounting.epsilon(event, budget.delta - slack_delta, budget.neighbouring),
         delta=budget.delta,
-        replace_one_epsilon=_replace_one_epsilon(event, budget.delta, slack_delta, distance),
+        replace_one_epsilon=replace_one_epsilon(event, budget.delta, slack_delta, distance, noise),
         noise_per_coordinate=accounting.noise_per_coordinate(clipping.noise_split(multiplier)[0], scheme.rate, size),
         microbatch_size=microbatch_size,
         coordinates=coordinates,
@@ -277,6 +277,23 @@ def make_plan(
         coefficients=design.coefficients,
         records_per_user=records_per_user,
     )
+    if noise == "discrete":
+        _need_grid(plan)
+    return plan
+
+
+def values_released(coordinates: int, clipping: Clipping | None) -> int:
+    """Noisy values a step: one a coordinate, and the count where there is one."""
+    return coordinates + isinstance(clipping, AdaptiveQuantile)
+
+
+def _need_grid(plan: Plan) -> None:
+    """Discrete noise must fit its generator on a grid that is fine enough, for the sum and for the count."""
+    try:
+        kernels.discrete_grid(plan.max_grad_norm, plan.n, plan.noise_deviation)
+        kernels.discrete_grid(COUNT_NORM, plan.n, plan.count_deviation)
+    except ValueError as error:
+        raise RefusedTraining(f"PrivateTraining: noise='discrete' needs a grid, got none ({error})") from None
 
 
 def _need_clipping(clipping: Clipping | None, max_grad_norm: float | None) -> Clipping:
@@ -324,33 +341,4 @@ def _need_noise(noise: str, coefficients: Coefficients, clipping: Clipping) -> C
         raise RefusedTraining(
             "PrivateTraining: correlated noise needs one clipping norm for all steps, got adaptive clipping; use flat"
         )
-    return found
-
-
-def cross_sample_slack(batch_size: int) -> float:
-    """What one record's presence may move the rounding of all other rows of its batch by, in units of the clip norm.
-
-    About 2e-7 a row, if all errors point one way; twice the expected batch is room for a large draw
-    (docs/proofs/dpsgd.md, "Rounding").
-    """
-    return max(_CROSS_SAMPLE, batch_size * _CROSS_SAMPLE_A_ROW)
-
-
-def sampler_slack(sampler: float, epsilon: float) -> float:
-    """What the sampler takes from delta at `epsilon`, of its total variation over a whole training.
-
-    It counts once, but for a share of 2^-26 that is not a set of exact sums and counts e^epsilon times as well
-    (docs/proofs/dpsgd.md, "Noise").
-    """
-    return sampler * (1 + _NOT_OF_THE_SUM * math.exp(min(epsilon, 700.0)))
-
-
-def _replace_one_epsilon(event: Any, delta: float, slack_delta: float, sampler: float) -> float:
-    """Epsilon at `delta` for replacing a record; its own slack where that is larger, infinity where it takes all."""
-    found = accounting.replace_one_epsilon(event, delta - slack_delta)
-    while sampler_slack(sampler, found) > slack_delta:
-        slack_delta = 1.01 * sampler_slack(sampler, found)
-        if slack_delta >= delta:
-            return math.inf
-        found = accounting.replace_one_epsilon(event, delta - slack_delta)
     return found

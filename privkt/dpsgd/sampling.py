@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import random
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,9 +21,10 @@ from typing import NoReturn
 import numpy as np
 import torch
 
-from privkt.dpsgd.errors import RefusedTraining
+from privkt.dpsgd.errors import RefusedTraining, TrainingError
 
 KEY_BYTES = 32
+_TWISTER_AT, _TWISTER_WORDS = 24, 624  # in the bytes of torch's CPU generator: 64 bits a word of 32
 
 
 @dataclass(frozen=True)
@@ -58,14 +60,43 @@ class Keys:
 def layer_randomness(seed: int) -> Iterator[None]:
     """Inside, random layers (dropout) draw from a seed that nobody knows; the caller's random state is as before after.
 
+    The same for numpy's and Python's generators, which some models and collators mask tokens by.
+
     A mask belongs to a place in the batch. With a known state, leaving out a record, or a shorter padding, gives other
     records other masks that everybody can compute, and the sum moves by many times max_grad_norm; with an unknown one
     every record's mask is as likely as any other, whoever else is in the batch (docs/proofs/dpsgd.md, "Rows").
     """
     devices = list(range(torch.cuda.device_count())) if torch.cuda.is_available() else []
+    before = random.getstate(), np.random.get_state()
+    words = hashlib.shake_256(b"privkt states\0" + seed.to_bytes(KEY_BYTES, "little")).digest(8 * _TWISTER_WORDS)
     with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(seed)
-        yield
+        torch.manual_seed(seed >> 192)
+        torch.set_rng_state(_twisted(torch.get_rng_state(), words[: 4 * _TWISTER_WORDS]))
+        random.seed(seed)
+        np.random.seed(np.frombuffer(words[4 * _TWISTER_WORDS :], dtype="<u4"))
+        try:
+            yield
+        finally:
+            random.setstate(before[0])
+            np.random.set_state(before[1])
+
+
+def _twisted(state: torch.Tensor, words: bytes) -> torch.Tensor:
+    """A state of torch's CPU generator with `words` for its 624: a seed alone would leave 2^32 to try.
+
+    Raises: TrainingError, where torch keeps its generator in another form.
+    """
+    end = _TWISTER_AT + 8 * _TWISTER_WORDS
+    known = len(state) >= end
+    twister = state[_TWISTER_AT:end].clone().view(torch.int64) if known else torch.empty(0)
+    known = known and int(twister[0]) == int(state[:8].clone().view(torch.int64)) % 2**32 and int(twister.max()) < 2**32
+    if not known:
+        raise TrainingError(
+            "PrivateTraining: dropout must draw from a state that nobody can guess, got a generator of torch whose "
+            "form is not known here; use the version of torch that privkt names"
+        )
+    twister[:] = torch.from_numpy(np.frombuffer(words, dtype="<u4").astype(np.int64))
+    return torch.cat([state[:_TWISTER_AT], twister.view(torch.uint8), state[end:]])
 
 
 class Sampler(ABC):
@@ -91,10 +122,9 @@ class Sampler(ABC):
         )
 
     def layer_seed(self, step: int, rank: int = 0) -> int:
-        """The seed of dropout from `step` on in process `rank`: 64 bits of the key that tell nothing of it."""
+        """The seed of dropout from `step` on in process `rank`: 256 bits of the key that tell nothing of it."""
         place = step.to_bytes(8, "little") + rank.to_bytes(8, "little")
-        digest = hashlib.sha256(b"privkt layers\0" + self._key + place).digest()
-        return int.from_bytes(digest[:8], "little")
+        return int.from_bytes(hashlib.sha256(b"privkt layers\0" + self._key + place).digest(), "little")
 
 
 class PoissonSampler(Sampler):

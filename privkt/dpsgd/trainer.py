@@ -27,6 +27,7 @@ from transformers.utils import logging
 from privkt.contracts.messages import Model
 from privkt.dpsgd.errors import RefusedTraining, TrainingError
 from privkt.dpsgd.losses import causal_lm_losses_from_hidden, classification_losses
+from privkt.dpsgd.ranks import Ranks
 from privkt.dpsgd.training import PrivateTraining
 from privkt.privacy import Budget, Release, state
 
@@ -177,7 +178,7 @@ class PrivateTrainerMixin:
             batch_size=batch,
             microbatch_size=args.per_device_train_batch_size,
             max_grad_norm=args.max_grad_norm,
-            run_id=_run_id(folder, resume),
+            run_id=Ranks().first_alone(lambda: _run_id(folder, resume), "finding its run"),
             purpose=privacy.purpose,
             fingerprint=state.fingerprint(hashed) if ledger is None else ledger.fingerprint(hashed),
             data_set_id=secrets.token_hex(16) if ledger is None else ledger.data_set_id,

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from privkt import __version__, kernels
+from privkt import __version__
 from privkt.contracts.messages import Adapter, Model, SoftPrompt
 from privkt.contracts.progress import NoProgress, Progress
 from privkt.dpsgd import checkpoint as checkpoints
@@ -20,7 +20,6 @@ from privkt.dpsgd.checks import (
     need_data_set,
     need_losses,
     need_optimizer,
-    need_untied,
     need_users,
     samples_at_once,
 )
@@ -28,6 +27,7 @@ from privkt.dpsgd.clipping import Clipping
 from privkt.dpsgd.engine import Engine
 from privkt.dpsgd.errors import RefusedTraining, TrainingError
 from privkt.dpsgd.export import payload
+from privkt.dpsgd.gradients import SampleGradients
 from privkt.dpsgd.layout import lay_out
 from privkt.dpsgd.mechanism import NoisyMean
 from privkt.dpsgd.memory import Footprint, MemoryPlan
@@ -36,6 +36,8 @@ from privkt.dpsgd.plan import Plan, make_plan, steps_of
 from privkt.dpsgd.ranks import Ranks
 from privkt.dpsgd.sampling import Keys, layer_randomness
 from privkt.dpsgd.schemes import rarely_met_cap
+from privkt.dpsgd.slacks import variation_per_coordinate
+from privkt.dpsgd.updates import Update
 from privkt.dpsgd.users import UserDraw, UserSampler
 from privkt.dpsgd.verify import Rehearsal, undisturbed
 from privkt.privacy import Budget, Provenance, Release, accounting
@@ -84,6 +86,7 @@ class PrivateTraining:
         order_seed: int | None = None,
         noise: str = "gaussian",
         coefficients: Sequence[float] = (1.0,),
+        noise_bias_correction: bool = False,
         users: Sequence[Sequence[int]] | None = None,
         records_per_user: int | None = None,
         run_id: str,
@@ -111,8 +114,6 @@ class PrivateTraining:
         self._engine = Engine(model, records_per_unit=min(each, at_once))
         need_optimizer(optimizer, self._engine.layout, scheduler)
         self._memory = Footprint(self._engine, optimizer, at_once)
-        if noise == "grid":
-            need_untied(self._engine.layout)
         planned = steps_of(size, batch_size, epochs, steps, sampler=sampler)
         if sampler == "truncated-poisson" and cap is None:
             cap = rarely_met_cap(size, batch_size, planned, budget.delta, multiple_of=at_once)
@@ -131,24 +132,33 @@ class PrivateTraining:
             records_per_user=records_per_user,
             microbatch_size=at_once,
             coordinates=self._engine.width,
-            variation_per_coordinate=kernels.gaussian_tv_per_coordinate(),
+            variation_per_coordinate=variation_per_coordinate(noise),
             half_precision=self._engine.half_precision,
         )
         self._identity = checkpoints.Identity(run_id, purpose, self._plan.digest(), fingerprint)
         self._ranks.need_same(self._plan.digest(), "the plan")
-        self._ranks.need_same(weights_digest(self._engine.layout.named()), "the trainable parameters")
+        if self._ranks.world > 1:
+            self._ranks.need_same(weights_digest(self._engine.layout.named()), "the trainable parameters")
         self._data_set_id = data_set_id
         self._account = Account(
             budget, self._plan, self._identity, data_changed=data_changed, public_keys=test_keys is not None
         )
         keys = test_keys or Keys.fresh()
         self._mean = NoisyMean(self._plan, keys.noise, self._engine.layout, self._ranks)
+        self._weights = Update(
+            optimizer,
+            self._engine.layout,
+            self._mean,
+            several=self._ranks.world > 1,
+            coefficients=len(self._plan.coefficients),
+            noise_bias_correction=noise_bias_correction,
+        )
         self._folder, self._every = checkpoint, checkpoint_every or max(1, self._plan.steps // 20)
         self._model_name = model_name
         self._rehearse_records = max(1, min(3, size, row_memory // (8 * self._engine.width) - 1)) if verify else 0
         self._progress = progress or NoProgress()
         self._current: Current | None = None
-        self._broken = self._charged = self._moved = False
+        self._broken = self._charged = False
         self._release: Release[Any] | None = None
         self._done = 0
         sampler_state = self._restore()
@@ -254,13 +264,12 @@ class PrivateTraining:
             self._engine.need_planned_precision()  # before the charge, where there was no rehearsal
             self._charge()
             gradients = self._engine.backward(losses, current.mask)
-            if current.ends:
+            if current.ends and not current.last:
                 self._mean.add(gradients)
-            del gradients  # what they are made of, before the optimizer needs memory
         self._engine.close()
         self._current = None
         if current.last:
-            self._update()
+            self._update(gradients)
 
     def finish(self, folder: Path | None = None) -> Release[Any]:
         """The release: Adapter or SoftPrompt for a PEFT model, otherwise a Model written to `folder`.
@@ -318,28 +327,11 @@ class PrivateTraining:
         self._account.taken(self._done)
         return Release(message, guarantee, event, provenance, self._account.charge_id)
 
-    def _update(self) -> None:
+    def _update(self, last: SampleGradients) -> None:
         self._broken = True  # until everything below has happened
         self._untouched.need_settled()
-        before = None if self._moved else [p.detach().clone() for _, p in self._engine.layout.named()]
-        gradient = self._mean.take()
-        self.optimizer.zero_grad(set_to_none=True)  # nothing but the noisy mean may move a weight
-        for slot, part in self._engine.layout.split(gradient):
-            slot.parameter.grad = part.to(slot.parameter.dtype)
-        for slot, row in self._engine.layout.still:
-            assert slot.parameter.grad is not None
-            slot.parameter.grad[row] = 0
-        rates = [float(group.get("lr", 1.0)) for group in self.optimizer.param_groups]
-        self.optimizer.step()
+        self._weights.step(last)
         self._untouched.settle()
-        self.optimizer.zero_grad(set_to_none=True)
-        if before is not None and any(rates):
-            if all(torch.equal(old, p) for old, (_, p) in zip(before, self._engine.layout.named(), strict=True)):
-                raise TrainingError(
-                    "PrivateTraining: the first step must move the trainable weights, got none moved; give the "
-                    "optimizer the parameters that the model uses now, with a learning rate that their dtype can hold"
-                )
-            self._moved = True
         if self.scheduler is not None:
             self.scheduler.step()
         self._done += 1
@@ -374,7 +366,7 @@ class PrivateTraining:
                 "PrivateTraining: correlated noise whose coefficients after the first are not all <= 0 cannot go on "
                 "without its key, got such a checkpoint; start another run (a new spend)"
             )
-        self._done, self._moved = state.step, True
+        self._done, self._weights.moved = state.step, True
         self._mean.norm = state.norm or self._mean.norm
         return bytes.fromhex(state.sampler)
 

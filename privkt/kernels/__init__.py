@@ -5,7 +5,15 @@ compute. `PRIVKT_KERNELS=reference` is the only way to run the reference, and wh
 native module is an error at the first call, never a silent fallback.
 """
 
-from privkt.kernels.discrete import accounted_sigma, add_discrete_gaussian_, discrete_gaussian_, representable_sigma
+from privkt.kernels.discrete import (
+    accounted_sigma,
+    add_discrete_gaussian_,
+    covering_sigma,
+    discrete_gaussian_,
+    discrete_grid,
+    discrete_tv_per_coordinate,
+    representable_sigma,
+)
 from privkt.kernels.embeddings import clipped_embedding_sum, embedding_sqnorms
 from privkt.kernels.exponential import ByteTable, Levels, byte_table, draw_words, quantised, weight_totals
 from privkt.kernels.factors import ClipFactors, clip_factors, row_sqnorms
@@ -56,7 +64,10 @@ __all__ = [
     "clipped_embedding_sum",
     "clipped_product_sum",
     "clipped_sum",
+    "covering_sigma",
     "discrete_gaussian_",
+    "discrete_grid",
+    "discrete_tv_per_coordinate",
     "draw_words",
     "draw_words_near",
     "embedding_sqnorms",

@@ -7,6 +7,7 @@ import math
 from torch import Tensor
 
 from privkt.kernels import _schema
+from privkt.kernels.grid import LEAST_CELLS, grid_scale
 from privkt.kernels.noise import key_tensor
 
 LEAST_SIGMA, MOST_SIGMA = 2.0**-6, 2.0**40
@@ -70,6 +71,47 @@ def accounted_sigma(sigma_cells: float) -> tuple[float, float]:
         )
     square = math.nextafter(sigma_cells * sigma_cells, 0) - _ROUNDING**2
     return math.nextafter(math.sqrt(math.nextafter(square, 0)), 0), _TV
+
+
+def covering_sigma(deviation: float) -> float:
+    """The smallest sigma that may be drawn and costs no more than continuous noise of `deviation`, both in cells.
+
+    Guarantee: accounted_sigma(result)[0] >= deviation, which is a comparison of floating-point numbers, no estimate.
+    """
+    sigma = representable_sigma(math.nextafter(math.hypot(max(deviation, 0.0), _ROUNDING), math.inf))
+    while accounted_sigma(sigma)[0] < deviation:
+        sigma = representable_sigma(math.nextafter(sigma, math.inf))
+    return sigma
+
+
+def discrete_grid(max_norm: float, rows: int, deviation: float) -> tuple[float, float]:
+    """(scale, sigma): the finest grid for sums of `rows` rows with discrete noise, and the noise in its cells.
+
+    Units: max_norm and deviation those of the sum; sigma in cells, for `add_discrete_gaussian_`.
+    Guarantee: that of `grid_scale`; max_norm * scale >= 2^20; sigma costs no more than `deviation` does.
+    Raises: ValueError as `grid_scale`, and for noise of more than 2^40 cells on a grid of 2^20 cells in max_norm.
+    """
+    if not (math.isfinite(deviation) and deviation >= 0):
+        raise ValueError(
+            f"discrete_grid: deviation must be finite and not negative, got {deviation}; pass that of noise"
+        )
+    scale = grid_scale(max_norm, 2 * max(rows, 1))  # half of the range is the noise's
+    while covering_sigma(deviation * scale) > MOST_SIGMA and max_norm * scale >= LEAST_CELLS:
+        scale /= 2
+    if max_norm * scale < LEAST_CELLS:
+        raise ValueError(
+            f"discrete_grid: noise must leave max_norm 2^20 cells, got a deviation of {deviation / max_norm:.3g} times "
+            "max_norm; ask for a larger epsilon"
+        )
+    return scale, covering_sigma(deviation * scale)
+
+
+def discrete_tv_per_coordinate() -> float:
+    """How far one discrete coordinate can be from a function of continuous noise, in total variation: 2^-112.
+
+    It counts (1 + e^epsilon) times in delta (`accounted_sigma`).
+    """
+    return _TV
 
 
 def _arguments(

@@ -7,11 +7,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim import optimizer as torch_optimizer
 
 from privkt.kernels.updates import adamw_update_, sgd_update_
 
 _KINDS = (torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW)
-_REFUSED = ("amsgrad", "capturable", "differentiable", "fused")
+_REFUSED = ("amsgrad", "capturable", "differentiable")  # foreach and fused only say how torch itself would do it
 
 
 def why_not(optimizer: torch.optim.Optimizer) -> str:
@@ -22,8 +23,12 @@ def why_not(optimizer: torch.optim.Optimizer) -> str:
         for name in _REFUSED:
             if group.get(name):
                 return f"the optimizer's {name} must be off, got {group[name]}"
-    if optimizer._optimizer_step_pre_hooks or optimizer._optimizer_step_post_hooks:
+    hooks = (optimizer._optimizer_step_pre_hooks, optimizer._optimizer_step_post_hooks)
+    if any((*hooks, torch_optimizer._global_optimizer_pre_hooks, torch_optimizer._global_optimizer_post_hooks)):
         return "the optimizer must have no step hooks, got one"
+    own = vars(optimizer).get("step")  # learning-rate schedulers put a wrapper there that only counts
+    if own is not None and getattr(own, "__wrapped__", None) is not type(optimizer).step:
+        return "the optimizer's step must be its class's own, got another"
     for parameter in (p for group in optimizer.param_groups for p in group["params"]):
         if parameter.dtype not in (torch.float32, torch.bfloat16) or not parameter.is_contiguous():
             return (
@@ -41,17 +46,19 @@ def noisy_step_(
     key: bytes,
     step: int,
     *,
+    offset: int = 0,
     divisor: float,
     scale: float | None = None,
     still: Mapping[nn.Parameter, Iterable[int]] | None = None,
-    noise_bias: bool = False,
+    noise_bias: float = 0.0,
     floor: float = 1e-10,
 ) -> None:
-    """optimizer.step() with the gradient noisy_sum(total, sigma, key, step) / divisor, which is never stored.
+    """optimizer.step() with the gradient noisy_sum(total, sigma, key, step, offset) / divisor, which is never stored.
 
-    Shapes: total [P]; places: each trained parameter with the coordinate of its first element. Parameters that are not
-    named stay as they are, as ones without a gradient do. `still`: rows of a parameter whose gradient is 0.
-    `noise_bias`: Adam's second moment is corrected by (sigma / divisor)^2, at least `floor` (see `adamw_update_`).
+    Shapes: total [P], coordinates from `offset` on; places: each trained parameter with the coordinate of its first
+    element. Parameters that are not named stay as they are, as ones without a gradient do. `still`: rows of a parameter
+    whose gradient is 0. `noise_bias`: above 0, the variance of the noise on a gradient's coordinate, (sigma /
+    divisor)^2, which is taken off Adam's second moment, at least `floor` staying (see `adamw_update_`).
     Guarantee: those of `sgd_update_` and `adamw_update_`; settings are read from param_groups at each step, so
         schedulers work, and the state is torch's own: optimizer.state_dict() goes to a plain optimizer and back.
     Edge cases: the state of bfloat16 parameters is float32; torch's load_state_dict rounds it to bfloat16.
@@ -62,7 +69,7 @@ def noisy_step_(
         raise ValueError(f"noisy_step_: {reason}; call optimizer.step() on the noisy mean instead")
     if noise_bias and isinstance(optimizer, torch.optim.SGD):
         raise ValueError("noisy_step_: noise_bias must go with Adam or AdamW, got SGD; leave it out")
-    _need_apart(places, len(total))
+    _need_apart(places, offset, len(total))
     starts = dict(places)
     groups = [(g, p) for g in optimizer.param_groups for p in g["params"] if p in starts]
     if len(groups) != len(starts):
@@ -70,14 +77,14 @@ def noisy_step_(
             f"noisy_step_: the optimizer must hold every place's parameter, got {len(groups)} of {len(starts)}; "
             "make it of the parameters that are trained"
         )
-    bias = {"noise_bias": (sigma / divisor) ** 2, "floor": floor} if noise_bias else {}
+    bias = {"noise_bias": noise_bias, "floor": floor} if noise_bias else {}
     with torch.no_grad():
         for group, parameter in groups:
             update, states = _prepared(optimizer, group, parameter)
             flat = [x if x is None else x.detach().view(-1) for x in (parameter, *states)]
             for start, stop, moves in _pieces(parameter, (still or {}).get(parameter, ())):
                 place = starts[parameter] + start
-                piece = total[place : place + stop - start]
+                piece = total[place - offset : place - offset + stop - start]
                 if not moves:
                     piece = torch.zeros_like(piece)
                 update(
@@ -94,10 +101,10 @@ def noisy_step_(
     optimizer._opt_called = True  # type: ignore[attr-defined]  # what learning-rate schedulers look for
 
 
-def _need_apart(places: Sequence[tuple[nn.Parameter, int]], count: int) -> None:
-    end = 0
+def _need_apart(places: Sequence[tuple[nn.Parameter, int]], first: int, count: int) -> None:
+    end = first
     for parameter, start in sorted(places, key=lambda place: place[1]):
-        if start < end or start + parameter.numel() > count:
+        if start < end or start + parameter.numel() > first + count:
             raise ValueError(
                 f"noisy_step_: places must lie apart within the {count} coordinates of the total, got one of "
                 f"{parameter.numel()} at {start}; no coordinate's noise may serve twice"
@@ -142,7 +149,8 @@ def _prepared(
         return _bound(sgd_update_, settings), [_float32(state, "momentum_buffer", parameter)]
     state = optimizer.state[parameter]
     if "step" not in state:
-        state["step"] = torch.tensor(0.0, dtype=torch.float32)
+        away = parameter.device if group.get("fused") else None  # where torch's own step would look for it
+        state["step"] = torch.tensor(0.0, dtype=torch.float32, device=away)
     state["step"] += 1
     betas = tuple(float(beta) for beta in group["betas"])
     settings = {**common, "betas": betas, "eps": group["eps"], "count": int(state["step"])}

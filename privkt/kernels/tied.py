@@ -51,17 +51,23 @@ def tied_sqnorms(embedding: Tensor, product: Tensor, cross: Tensor, *, width: in
     return norm.square() * rounding
 
 
-def tied_grid_norm(max_norm: float, scale: float, *, steps: int, rows: int, width: int) -> float:
+def tied_grid_norm(max_norm: float, scale: float, *, coordinates: int) -> float:
     """The norm to clip to, so that cells of E_b and H_b, truncated each by itself, are at most max_norm long together.
 
-    steps: most ids a sample looks up; rows, width: V and d of the weight. Units: those of max_norm.
+    coordinates: of all weights that have both parts; V d for each, or min(steps, V) d where the number of ids that a
+    sample looks up is public (a length that follows from the other samples of a batch is not). Units: those of
+    max_norm.
+    Edge cases: without such weights, max_norm.
     Raises: ValueError where the grid is too coarse to leave anything.
+    References: docs/proofs/kernels.md, 7.
     """
-    lost = math.sqrt(min(steps, rows) * width) / scale * (1 + 2.0**-50)
+    if not coordinates:
+        return max_norm
+    lost = math.sqrt(coordinates) / scale * (1 + 2.0**-50)
     left = (max_norm - lost) * (1 - 2.0**-52)
     if not left > 0:
         raise ValueError(
-            f"tied_grid_norm: scale must leave more than {math.sqrt(min(steps, rows) * width):.0f} cells to max_norm, "
+            f"tied_grid_norm: scale must leave more than {math.sqrt(coordinates):.0f} cells to max_norm, "
             f"got {max_norm * scale:.0f}; use grid_scale(max_norm, rows)"
         )
     return left

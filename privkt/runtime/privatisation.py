@@ -31,6 +31,7 @@ from privkt.runtime import wire
 from privkt.runtime.cards import Crossing, card
 from privkt.runtime.errors import ReleaseRefused
 from privkt.runtime.files import write_file, write_json
+from privkt.synthesis.noisy_texts import NoisyText
 from privkt.synthesis.privatiser import Record, TextPrivatiser
 
 _SOURCES = {".jsonl": "json", ".ndjson": "json", ".json": "json", ".csv": "csv", ".tsv": "csv", ".parquet": "parquet"}
@@ -52,13 +53,15 @@ class Account:
 
 @dataclass(frozen=True)
 class Privatised:
-    """What was done. `cut`: how many texts were longer than k_max, which is private and stays here."""
+    """What was done. `drawn`: the draws as they are stored. `cut`: how many texts were longer than k_max; both stay
+    here, with the private texts."""
 
     output: Path
     store: Path
     card: Path
     release: Release[Texts]
     statement: str
+    drawn: tuple[NoisyText, ...]
     cut: int
 
 
@@ -100,6 +103,7 @@ class PrivateTexts:
         output: str | os.PathLike[str],
         *,
         keep_ids: bool = False,
+        batch_size: int = 256,
         progress: Progress | None = None,
     ) -> Privatised:
         """Draws what is not drawn yet and writes `output` whole, beside its privacy card and its private store.
@@ -127,11 +131,14 @@ class PrivateTexts:
             budget, self.size, "", "privatize texts", self._mark, ledger.data_set_id, account.data_changed
         )
         records = [Record(i, t) for i, t in zip(self.rows.ids, self.rows.text, strict=True)]
-        release = privatiser.release(records, store, privacy, progress=progress, force=account.force)
+        release = privatiser.release(
+            records, store, privacy, batch_size=batch_size, progress=progress, force=account.force
+        )
         data = _lines(release.payload, self.rows.ids if keep_ids else None)
         self._cross(release, data, output, card_file, ledger)
+        drawn = tuple(privatiser.stored(records, store, privacy))
         cut = sum(len(privatiser.vocabulary.encode(t)) > privatiser.k_max for t in self.rows.text)
-        return Privatised(output, store, card_file, release, ledger.statement(), cut)
+        return Privatised(output, store, card_file, release, ledger.statement(), drawn, cut)
 
     def _need_place(self, output: Path, store: Path) -> None:
         if not output.parent.is_dir():

@@ -154,8 +154,7 @@ class NoisyTexts:
         finally:
             os.close(handle)
         try:
-            for line in data[:whole].split(b"\n")[:-1]:
-                value = json.loads(line)
+            for value in map(json.loads, data[:whole].split(b"\n")[:-1]):
                 self._drawn[value["id"]] = NoisyText(tuple(value["ids"]), value["text"])
                 self._marks[value["id"]] = value["mark"]
         except (ValueError, KeyError, TypeError):

@@ -186,13 +186,12 @@ class TextPrivatiser:
                 left=(budget.epsilon, budget.delta),
                 asked=(guarantee.epsilon, guarantee.delta),
             )
-        declared = {**self.parameters(), "size": privacy.size}
         if budget.ledger is not None and guarantee.is_private and not NoisyTexts.exists(store):
             # So that a refused charge leaves no store behind.
             budget.ledger.check_data(privacy.fingerprint, data_changed=privacy.data_changed)
             if (refusal := budget.ledger.would_refuse(cost.event, guarantee)) is not None:
                 raise refusal
-        kept = NoisyTexts(store, {**declared, "delta": budget.delta, "data_set": privacy.data_set_id})
+        kept = NoisyTexts(store, self._settings(privacy))
         charge = None
         with kept.locked():
             if budget.ledger is not None and (guarantee.is_private or force):
@@ -202,7 +201,7 @@ class TextPrivatiser:
                     run_id=kept.run_id,
                     purpose=privacy.purpose,
                     fingerprint=privacy.fingerprint,
-                    declared=declared,
+                    declared={**self.parameters(), "size": privacy.size},
                     data_changed=privacy.data_changed,
                     resume=True,
                     force=not guarantee.is_private,
@@ -227,6 +226,23 @@ class TextPrivatiser:
             Provenance(first.name, first.version, privacy.data_set_id, self.parameters()),
             charge,
         )
+
+    def stored(self, records: Sequence[Record], store: str | os.PathLike[str], privacy: Privacy) -> list[NoisyText]:
+        """What `release` drew for records, rows and text; for reports that stay where the private texts are.
+
+        Raises: RefusedInput, for a record without a draw.
+        """
+        kept = NoisyTexts(store, self._settings(privacy))
+        with kept.locked():
+            found = [kept.get(record.id, record.text) for record in records]
+        drawn = [one for one in found if one is not None]
+        if len(drawn) < len(found):
+            raise RefusedInput("privatiser: a record has no draw yet; finish the release first")
+        return drawn
+
+    def _settings(self, privacy: Privacy) -> dict[str, Any]:
+        about = {"size": privacy.size, "delta": privacy.budget.delta, "data_set": privacy.data_set_id}
+        return {**self.parameters(), **about}
 
     def parameters(self) -> Mapping[str, Any]:
         """Public settings as JSON values, for cards, and for telling whether a store goes on."""

@@ -111,14 +111,19 @@ def test_reasons_name_no_path() -> None:
     assert reason(ValueError()) == "ValueError"
 
 
-def test_the_default_cases_are_every_method_length_and_vocabulary() -> None:
+def test_the_cases_are_every_method_length_and_vocabulary() -> None:
     from dpsgd.cases import CASES
 
     assert len({case.name for case in CASES}) == len(CASES)
+    lengths, words = (32, 128, 1024), (8192, 32000)
+    every = {(case.method, case.length, case.words) for case in CASES if case.timed}
+    assert every == set(itertools.product(("lora", "prompt", "full"), lengths, words))
     default = [case for case in CASES if case.default]
     timed = {(case.method, case.length, case.words) for case in default if case.timed}
-    assert timed >= set(itertools.product(("lora", "prompt", "full"), (32, 128, 1024), (8192, 32000)))
-    probed = {(case.method, case.tied) for case in default if case.probed == case.batch}
+    for method in ("lora", "prompt", "full"):
+        needed = set(itertools.product(lengths, words if method == "lora" else words[:1])) | {(128, words[1])}
+        assert {(length, count) for kind, length, count in timed if kind == method} == needed
+    probed = {(case.method, case.tied) for case in default if case.probed >= 12}
     assert probed >= {("lora", False), ("prompt", False), ("full", False), ("full", True)}
 
 

@@ -79,9 +79,12 @@ def test_a_gpus_clock_is_its_own_from_idle_to_idle(measuring: Any, monkeypatch: 
 def test_two_processes_fill_one_file(measuring: Any, tmp_path: Path) -> None:
     """Each knows only its own case; neither takes the other's away."""
     file = tmp_path / "result.json"
-    measuring.add_case(file, {"machine": {}, "cases": {"one": {"n": 1}}}, "one")
-    measuring.add_case(file, {"machine": {}, "cases": {"two": {"n": 2}}}, "two")
-    assert json.loads(file.read_text())["cases"] == {"one": {"n": 1}, "two": {"n": 2}}
+    order = ["one", "two"]
+    measuring.add_case(file, {"machine": {}, "cases": {"two": {"n": 2}}}, "two", order)
+    measuring.add_case(file, {"machine": {}, "cases": {"one": {"n": 1}}}, "one", order)
+    cases = json.loads(file.read_text())["cases"]
+    assert cases == {"one": {"n": 1}, "two": {"n": 2}}
+    assert list(cases) == order
     assert [entry.name for entry in tmp_path.iterdir()] == ["result.json"]
 
 

@@ -110,6 +110,17 @@ def test_kept_words_leave_only_by_force(notes, cli):
     assert Ledger.open("notes").spent().infinite
 
 
+def test_the_leak_report_stays_in_the_private_folder(notes, cli):
+    said = cli("privatize", *notes, "--epsilon", 2, "--k-max", 6, "--output", "noisy.jsonl", "--leaks")
+    assert said.code == 0, said.err
+    assert "unchanged" not in said.out + Path("noisy.jsonl.card.json").read_text()
+    assert "private, and covered by no guarantee:" in said.err
+    report = json.loads(Path("noisy.jsonl.private/leaks.json").read_text())
+    assert report["tokens"] == 20
+    assert report["private"].endswith("keep it to yourself")
+    assert CANARY not in json.dumps(report) + said.err
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

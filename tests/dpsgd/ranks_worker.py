@@ -37,6 +37,26 @@ def threads() -> list[str]:
     return found
 
 
+def trained_by_trainer(dp: Any, model: Any, ledger: Any) -> Any:
+    """The release of transformers' Trainer, which finds its run and its folder by itself."""
+    from transformers import Trainer, TrainingArguments
+
+    from privkt.dpsgd.trainer import TrainerPrivacy, private
+    from privkt.privacy import Budget
+
+    settings = {"per_device_train_batch_size": 3, "gradient_accumulation_steps": 2, "max_steps": 3, "save_steps": 1}
+    quiet = {"report_to": "none", "disable_tqdm": True, "use_cpu": True, "learning_rate": 0.1, "optim": "sgd"}
+    trainer = private(Trainer)(
+        model=model,
+        args=TrainingArguments(output_dir=str(FOLDER / "out"), remove_unused_columns=False, **settings, **quiet),
+        train_dataset=dp.records(),
+        data_collator=dp.collate,
+        privacy=TrainerPrivacy(Budget(8.0, 1e-3, ledger=ledger), size=60),
+    )
+    trainer.train()
+    return trainer.release
+
+
 def main() -> None:
     from privkt.dpsgd import TrainingError
     from privkt.privacy import Budget, Ledger
@@ -60,10 +80,14 @@ def main() -> None:
             next(p for p in model.parameters() if p.requires_grad).add_(1)
     found: dict[str, Any] = {}
     try:
-        training = dp.training(**changes)
-        dp.run(training)
-        release = training.finish()
-        found = {"epsilon": training.plan.epsilon, "charge": release.charge, "kind": str(release.guarantee.kind)}
+        if MODE == "trainer":
+            release = trained_by_trainer(dp, model, ledger)
+        else:
+            training = dp.training(**changes)
+            dp.run(training)
+            release = training.finish()
+        planned = release.provenance.details["epsilon"]
+        found = {"epsilon": planned, "charge": release.charge, "kind": str(release.guarantee.kind)}
         torch.save(dp.weights(model), FOLDER / f"weights-{rank}.pt")
     except (TrainingError, ValueError) as error:
         found = {"error": type(error).__name__, "message": str(error)}

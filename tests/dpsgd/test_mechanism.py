@@ -1,6 +1,7 @@
 """Clipped, summed, noised once: the mechanism as it runs, on rows of any kind."""
 
 import copy
+import dataclasses
 from types import SimpleNamespace
 
 import pytest
@@ -9,6 +10,7 @@ from scipy import stats
 
 from privkt import kernels
 from privkt.dpsgd import Keys, TrainingError, make_plan
+from privkt.dpsgd.clipping import AdaptiveQuantile
 from privkt.dpsgd.layout import Slot
 from privkt.dpsgd.mechanism import NoisyMean
 from privkt.privacy import Budget
@@ -41,23 +43,23 @@ class Rows:
         assert len(groups) == 1
         return kernels.row_sqnorms(self.stored, self.mask)[:, None]
 
-    def add_clipped(self, total, factors, **grid):
+    def add_clipped(self, total, factors, *, start=0, **grid):
         kernels.clipped_sum(self.stored, factors[:, 0].contiguous(), self.mask, out=total, **grid)
 
 
 class Mean(NoisyMean):
     """One parameter of WIDTH values; `add` takes rows and a mask."""
 
-    def __init__(self, plan, seed):
-        layout = SimpleNamespace(slots=[Slot("weight", None, 0, WIDTH)], device=torch.device("cpu"))
+    def __init__(self, plan, seed, shared=0):
+        layout = SimpleNamespace(slots=[Slot("weight", None, 0, WIDTH)], shared=shared, device=torch.device("cpu"))
         super().__init__(plan, Keys.for_tests(seed).noise, layout)
 
     def add(self, rows, mask):
         super().add(Rows(rows, mask))
 
 
-def _mean(plan, seed=0):
-    return Mean(plan, seed)
+def _mean(plan, seed=0, shared=0):
+    return Mean(plan, seed, shared)
 
 
 def _without_noise(plan):
@@ -169,3 +171,71 @@ def test_an_erased_key_gives_no_noise(plan):
     mean.erase()
     with pytest.raises(TrainingError, match="erased by finish"):
         mean.take()
+
+
+def test_discrete_noise_is_whole_cells_of_the_planned_deviation(plan):
+    """Every value is a whole number of cells; variance by chi-square at 1e-6 (cells are far finer than the noise)."""
+    discrete = dataclasses.replace(plan, noise="discrete")
+    noise = _mean(discrete).take().double() * discrete.divisor
+    scale, sigma = kernels.discrete_grid(0.5, plan.n, plan.noise_deviation)
+    assert kernels.accounted_sigma(sigma)[0] >= plan.noise_deviation * scale
+    expected = torch.zeros(WIDTH, dtype=torch.int64)
+    kernels.add_discrete_gaussian_(expected, sigma, Keys.for_tests(0).noise, 0)
+    assert float((noise - expected.double() / scale).abs().max()) <= 1e-6 * float(noise.abs().max())
+    assert _scale_p_value(noise, plan.noise_deviation) > FALSE_ALARM
+
+
+def test_discrete_noise_is_added_to_the_same_cells_as_on_a_grid(plan):
+    torch.manual_seed(4)
+    rows, found = torch.randn(6, WIDTH), {}
+    for noise in ("grid", "discrete"):
+        mean = _mean(dataclasses.replace(plan, noise=noise))
+        mean.add(rows, torch.ones(6, dtype=torch.bool))
+        found[noise] = mean._sums[0].double() / mean._scale
+    assert float((found["grid"] - found["discrete"]).abs().max()) <= 6 / mean._scale
+    assert float(found["discrete"].norm()) <= 6 * 0.5
+
+
+@pytest.mark.parametrize("noise", ["grid", "discrete"])
+def test_weights_of_several_layers_are_clipped_to_what_two_cuttings_leave(plan, noise):
+    """A row as long as the clipping norm loses what the second cutting of `shared` coordinates may add."""
+    rows = torch.zeros(1, WIDTH)
+    rows[0, 0] = 1.0
+    sums = {}
+    for shared in (0, 2**60):
+        mean = _mean(dataclasses.replace(plan, noise=noise), shared=shared)
+        mean.add(rows, torch.tensor([True]))
+        sums[shared] = float(mean._sums[0][0]) / mean._scale
+    lost = 2**30 / mean._scale
+    assert 0.5 - 1e-6 < sums[0] <= 0.5
+    assert lost > 1e-5
+    assert sums[2**60] <= 0.5 - lost < sums[2**60] + 1e-6
+
+
+def test_a_count_gets_discrete_noise_of_its_own(plan, monkeypatch):
+    kind = AdaptiveQuantile(0.5, count_noise=plan.noise_multiplier)
+    mean = _mean(dataclasses.replace(plan, noise="discrete", clipping=kind))
+    drawn = []
+    add = kernels.add_discrete_gaussian_
+    monkeypatch.setattr(
+        kernels, "add_discrete_gaussian_", lambda total, *a: (drawn.append((total.clone(), *a)), add(total, *a))[1]
+    )
+    mean.add(0.01 * torch.ones(3, WIDTH) / WIDTH**0.5, torch.ones(3, dtype=torch.bool))
+    mean.take()
+    (_, _, _, draw, start), (count, sigma, _, again, place) = drawn
+    scale, _ = kernels.discrete_grid(0.5, plan.n, mean._plan.count_deviation)
+    assert (start, place, draw, again) == (0, WIDTH, 0, 0)
+    assert count.tolist() == [1.5 * scale]
+    assert kernels.accounted_sigma(sigma)[0] >= mean._plan.count_deviation * scale
+
+
+def test_a_step_that_fails_has_used_its_noise_up(plan):
+    """A mean that was asked for and not given must not lend its noise to another sum."""
+    mean, straight = _mean(plan), _mean(plan)
+    straight.take()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(mean, "_noisy", lambda *a: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            mean.take()
+    mean.begin()
+    assert torch.equal(mean.take(), straight.take())

@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -11,10 +12,12 @@ from privkt.privacy.guarantee import Unit
 
 OPTIONS = {
     "grid": {"noise": "grid"},
+    "discrete": {"noise": "discrete"},
     "per layer": {"clipping": clipping.PerLayer(0.5)},
     "automatic": {"clipping": clipping.Automatic(0.5)},
     "adaptive": {"clipping": clipping.AdaptiveQuantile(0.5, count_noise=3.0)},
     "adaptive on a grid": {"clipping": clipping.AdaptiveQuantile(0.5, count_noise=3.0), "noise": "grid"},
+    "adaptive and discrete": {"clipping": clipping.AdaptiveQuantile(0.5, count_noise=3.0), "noise": "discrete"},
     "truncated": {"sampler": "truncated-poisson", "cap": 24},
     "fixed order": {"sampler": "fixed-order"},
     "correlated": {"sampler": "fixed-order", "noise": "correlated", "coefficients": (1.0, -0.5)},
@@ -33,6 +36,7 @@ def sums_of(monkeypatch):
         return (total.double() / (scale or 1.0)).float()
 
     monkeypatch.setattr(kernels, "noisy_sum", noisy_sum)
+    monkeypatch.setattr("privkt.dpsgd.updates.why_not", lambda optimizer: "the sum is watched on its way")
     return seen
 
 
@@ -58,6 +62,31 @@ def test_grid_sums_are_those_of_float64_to_a_cell(dp, monkeypatch):
         dp.run(dp.training(dp.make("llama-lora"), noise=noise, test_keys=dp.keys(1)))
         found[noise] = seen[0][0]
     assert float((found["gaussian"] - found["grid"]).abs().max()) < 24 * 2.0**-20
+
+
+@pytest.mark.parametrize("noise", ["grid", "discrete"])
+@pytest.mark.parametrize("model", ["llama-tied", "albert"])
+def test_weights_of_several_layers_are_summed_on_a_grid(dp, monkeypatch, model, noise):
+    """One record alone is never longer than the clipping norm, in whole cells."""
+    torch.manual_seed(1)
+    if noise == "discrete":
+        monkeypatch.setattr("privkt.kernels.add_discrete_gaussian_", lambda total, *_: total)
+    seen = sums_of(monkeypatch)
+    made = dp.make(model)
+    training = dp.training(
+        made,
+        optimizer=torch.optim.SGD(made.parameters(), lr=0.1),
+        noise=noise,
+        max_grad_norm=1e-3,
+        steps=1,
+        microbatch_size=12,
+    )
+    monkeypatch.setattr(training._sampler, "draw", lambda step: np.arange(1))
+    for batch in training:
+        training.step(dp.losses_of(made, batch))
+    total = torch.cat([part for part, *_ in seen])
+    assert 0.99e-3 < float(total.norm()) <= 1e-3
+    assert training._engine.layout.shared == (made.lm_head.weight.numel() if model == "llama-tied" else 0)
 
 
 @pytest.mark.parametrize("microbatch", [2, 5])
@@ -174,7 +203,6 @@ def test_adaptive_norm_and_secret_bins_survive_a_resume(dp, ledger, tmp_path):
     [
         ({"cap": 20}, "has no cap"),
         ({"noise": "laplace"}, "noise must be one of"),
-        ({"model": "llama-tied", "noise": "grid"}, "belong to one layer each"),
         ({"noise": "correlated", "coefficients": (1.0, -0.5)}, "correlated|independent"),
         ({"clipping": clipping.Flat(2.0), "max_grad_norm": 1.0}, "max_grad_norm must be that of the clipping"),
         ({"records_per_user": 3}, "must be given together"),
@@ -184,9 +212,6 @@ def test_adaptive_norm_and_secret_bins_survive_a_resume(dp, ledger, tmp_path):
     ],
 )
 def test_options_that_do_not_go_together_are_refused(dp, changes, said):
-    if "model" in changes:
-        changes = {**changes, "model": dp.make(changes["model"])}
-        changes["optimizer"] = torch.optim.SGD(changes["model"].parameters(), lr=0.1)
     with pytest.raises(RefusedTraining, match=said):
         dp.training(**changes)
     assert math.isfinite(dp.training().plan.epsilon)

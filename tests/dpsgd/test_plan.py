@@ -10,7 +10,9 @@ from dp_accounting.pld import PLDAccountant
 
 from privkt.dpsgd import Plan, RefusedTraining, make_plan, steps_of
 from privkt.dpsgd.clipping import AdaptiveQuantile, Automatic, Flat, PerLayer
+from privkt.dpsgd.plan import values_released
 from privkt.dpsgd.sampling import PoissonSampler
+from privkt.dpsgd.slacks import sampler_slack, variation_per_coordinate
 from privkt.privacy import Budget, InvalidBudget, accounting, sampler_share
 
 
@@ -152,7 +154,7 @@ def test_a_replace_one_budget_is_met_under_replace_one():
         ({"budget": Budget(3.0, 1e-5, unit="user"), "records_per_user": 0}, "records_per_user must be at least 1"),
         ({"clipping": Flat(0.5)}, "max_grad_norm must be that of the clipping, 0.5, got 1.0"),
         ({"max_grad_norm": None}, "max_grad_norm must be finite"),
-        ({"noise": "laplace"}, "noise must be one of gaussian, grid, correlated"),
+        ({"noise": "laplace"}, "noise must be one of gaussian, grid, discrete, correlated"),
         ({"noise": "correlated"}, "coefficients belong to correlated noise"),
         ({"coefficients": (1.0, -0.5)}, "coefficients belong to correlated noise"),
         ({"noise": "correlated", "coefficients": (1.0, -0.5)}, "correlated noise needs steps that are known"),
@@ -246,6 +248,33 @@ def test_adaptive_clipping_pays_for_its_count():
     assert plan.noise_deviation_at(0.25) == plan.noise_deviation / 4
     assert plan.count_deviation >= 12.0
     assert plan.noise_per_coordinate == pytest.approx(on_sum / 256)
+
+
+def test_discrete_noise_costs_what_gaussian_noise_costs_and_depends_on_no_more():
+    plan, other = _plan(noise="discrete", variation_per_coordinate=2.0**-112), _plan()
+    assert plan.noise_multiplier == other.noise_multiplier
+    assert plan.epsilon == other.epsilon
+    assert plan.guarantee().conditional_on == ("N = 2000 is public",)
+    assert Plan.from_json(json.loads(json.dumps(plan.to_json()))) == plan
+    assert plan.digest() != other.digest()
+
+
+def test_what_is_no_set_of_exact_sums_counts_on_both_sides():
+    assert sampler_slack(1e-12, 8.0) == pytest.approx(1e-12, rel=1e-4)
+    assert sampler_slack(1e-12, 8.0, "discrete") == pytest.approx(1e-12 * (1 + math.exp(8.0)))
+    assert variation_per_coordinate("discrete") < variation_per_coordinate("grid") == 2.0**-64
+    far = _plan(noise="discrete", variation_per_coordinate=1e-17, budget=Budget(7.0, 1e-5))
+    assert far.slack_delta == pytest.approx(1e-17 * 10_000 * 160 * (1 + math.exp(7.0)))
+
+
+def test_the_count_is_one_more_noisy_value():
+    assert values_released(10, None) == values_released(10, Flat(1.0)) == 10
+    assert values_released(10, AdaptiveQuantile(1.0)) == 11
+
+
+def test_discrete_noise_that_fits_no_grid_is_refused():
+    with pytest.raises(RefusedTraining, match=r"noise='discrete' needs a grid.*2\^20 cells"):
+        _plan(noise="discrete", variation_per_coordinate=2.0**-112, budget=Budget(3.0, 1e-12), size=2**33)
 
 
 @pytest.mark.parametrize(

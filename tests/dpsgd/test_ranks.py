@@ -35,8 +35,9 @@ def test_two_processes_give_the_weights_and_epsilon_of_one(dp, tmp_path):
     assert [x["epsilon"] for x in found] == [alone.plan.epsilon] * 2
 
 
-def test_two_processes_charge_once_and_give_one_release(ledger, tmp_path):
-    found = run_two("charge", tmp_path)
+@pytest.mark.parametrize("mode", ["charge", "trainer"])
+def test_two_processes_charge_once_and_give_one_release(mode, ledger, tmp_path):
+    found = run_two(mode, tmp_path)
     assert found[0] == found[1]
     assert [charge.id for charge in ledger.charges()] == [found[0]["charge"]]
     assert ledger.status(found[0]["charge"]).taken == 3

@@ -2,15 +2,17 @@
 
 import hashlib
 import math
+import random
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from privkt.dpsgd import Keys, RefusedTraining
-from privkt.dpsgd.sampling import PoissonSampler, TruncatedPoissonSampler, microbatches
+from privkt.dpsgd import Keys, RefusedTraining, TrainingError
+from privkt.dpsgd.sampling import PoissonSampler, TruncatedPoissonSampler, _twisted, layer_randomness, microbatches
 
 FALSE_ALARM = 1e-6
 
@@ -120,3 +122,53 @@ def test_keys_of_another_length_are_refused():
 def test_a_batch_outside_the_data_is_refused(batch):
     with pytest.raises(RefusedTraining, match="between 1 and N = 7"):
         PoissonSampler(7, batch, bytes(32))
+
+
+def _drawn(seed):
+    with layer_randomness(seed):
+        return torch.rand(1000), random.random(), float(np.random.rand())
+
+
+@pytest.mark.parametrize("bit", [0, 31, 32, 63, 64, 200, 255])
+def test_every_bit_of_the_layers_seed_counts_in_every_generator(bit):
+    """torch's CPU generator takes 32 bits of a seed: whoever tries them all would know every mask."""
+    one, again, other = _drawn(5), _drawn(5), _drawn(5 ^ (1 << bit))
+    assert torch.equal(one[0], again[0])
+    assert one[1:] == again[1:]
+    assert not torch.equal(one[0], other[0])
+    assert one[1] != other[1]
+    assert one[2] != other[2]
+
+
+def test_layers_draw_uniform_values():
+    values = torch.cat([_drawn(seed)[0] for seed in range(100)])
+    assert stats.kstest(values.numpy(), "uniform").pvalue > FALSE_ALARM
+
+
+def test_the_callers_generators_are_as_before():
+    torch.manual_seed(1)
+    random.seed(1)
+    np.random.seed(1)
+    expected = torch.rand(3), random.random(), np.random.rand()
+    torch.manual_seed(1)
+    random.seed(1)
+    np.random.seed(1)
+    _drawn(7)
+    assert torch.equal(torch.rand(3), expected[0])
+    assert (random.random(), np.random.rand()) == expected[1:]
+
+
+def test_a_generator_of_another_form_is_refused():
+    with pytest.raises(TrainingError, match="got a generator of torch whose form is not known here"):
+        _twisted(torch.zeros(100, dtype=torch.uint8), bytes(4 * 624))
+    state = torch.Generator().manual_seed(3).get_state()
+    _twisted(state, bytes(4 * 624))
+    state[24] ^= 1  # its first word is no longer the seed's
+    with pytest.raises(TrainingError, match="got a generator of torch whose form is not known here"):
+        _twisted(state, bytes(4 * 624))
+
+
+def test_layer_seeds_have_all_bits_of_the_key():
+    seeds = [PoissonSampler(10, 5, bytes([i]) * 32).layer_seed(0) for i in range(64)]
+    assert max(seeds) >= 2**250
+    assert len(set(seeds)) == 64

@@ -12,7 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from privkt.kernels import accounted_sigma, add_discrete_gaussian_, discrete_gaussian_, representable_sigma
+from privkt.kernels import (
+    accounted_sigma,
+    add_discrete_gaussian_,
+    covering_sigma,
+    discrete_gaussian_,
+    discrete_grid,
+    representable_sigma,
+)
 from privkt.kernels.reference_discrete import bernoulli, bernoulli_exp, draw, words
 from privkt.testing.statistics import CUT_OFF, chi_square_p
 
@@ -173,3 +180,28 @@ def test_wrong_arguments_say_what_came_and_what_to_do(call, message: str) -> Non
     with pytest.raises((TypeError, ValueError)) as caught:
         call()
     assert str(caught.value) == message
+
+
+@given(st.floats(0, 2.0**39))
+def test_noise_that_covers_a_deviation_costs_no_more_than_it(deviation: float) -> None:
+    sigma = covering_sigma(deviation)
+    assert accounted_sigma(sigma)[0] >= deviation
+    assert representable_sigma(sigma) == sigma
+    assert sigma <= math.hypot(deviation, 2.0) * (1 + 2.0**-30)
+
+
+@given(st.floats(2.0**-100, 2.0**100), st.integers(0, 2**31), st.floats(0, 2.0**18))
+def test_a_grid_for_discrete_noise_holds_the_sum_and_its_noise(norm: float, rows: int, multiplier: float) -> None:
+    scale, sigma = discrete_grid(norm, rows, multiplier * norm)
+    assert math.frexp(scale)[0] == 0.5
+    assert norm * scale >= 2**20
+    assert norm * scale * rows <= 2**52
+    assert sigma <= 2**40
+    assert accounted_sigma(sigma)[0] >= multiplier * norm * scale
+
+
+def test_noise_that_leaves_no_grid_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"noise must leave max_norm 2\^20 cells, got a deviation of 4.19e\+06 times"):
+        discrete_grid(1.0, 100, 2.0**22)
+    with pytest.raises(ValueError, match="deviation must be finite and not negative, got nan"):
+        discrete_grid(1.0, 100, math.nan)

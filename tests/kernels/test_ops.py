@@ -76,7 +76,7 @@ def test_opcheck(op: str) -> None:
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA GPU")
-@pytest.mark.parametrize("op", sorted(_schema.SCHEMAS))
+@pytest.mark.parametrize("op", sorted(set(_schema.SCHEMAS) - TOKEN_OPS))
 def test_opcheck_on_a_gpu(op: str) -> None:
     if not kernels.build_info()["cuda"]:
         pytest.skip("this build has no CUDA")

@@ -112,7 +112,7 @@ def test_cells_of_both_are_never_longer_than_the_clipping_norm(case: Tied, sign:
     ids, grad, left, right = case = case if sign is None else cancelling(case, sign, noise)
     size = left.shape[2] * grad.shape[2]
     scale = grid_scale(1.0, 2**32)
-    max_norm = tied_grid_norm(1.0, scale, steps=ids.shape[1], rows=left.shape[2], width=grad.shape[2])
+    max_norm = tied_grid_norm(1.0, scale, coordinates=min(ids.shape[1], left.shape[2]) * grad.shape[2])
     factors = clip_factors(bounds(case), max_norm, width=size).factors
     for b in range(len(ids)):
         part, out = slice(b, b + 1), torch.zeros(size, dtype=torch.int64)
@@ -200,7 +200,7 @@ def test_what_is_not_finite_stays_so(broken: float) -> None:
             "tied_cross: ids must lie in [0, 30), got one outside; pass ids and rows of one embedding",
         ),
         (
-            lambda *_: tied_grid_norm(1.0, 2.0**20, steps=2**20, rows=2**21, width=2**20),
+            lambda *_: tied_grid_norm(1.0, 2.0**20, coordinates=2**40),
             "tied_grid_norm: scale must leave more than 1048576 cells to max_norm, got 1048576; "
             "use grid_scale(max_norm, rows)",
         ),

@@ -251,11 +251,45 @@ def test_an_int64_total_that_overflowed_is_an_error() -> None:
     assert param.isnan().tolist() == [False, True]
 
 
+def hooked(optimizer):
+    optimizer.register_step_post_hook(lambda *_: None)
+    return optimizer
+
+
+def patched(optimizer):
+    optimizer.step = lambda: None
+    return optimizer
+
+
+def test_a_stretch_of_the_total_moves_its_own_parameters() -> None:
+    whole, parts = Case("adamw"), Case("adamw")
+    for number in range(2):
+        whole.ours(number)
+        for start, stop in ((0, 214), (214, 240)):
+            inside = [place for place in parts.places if start <= place[1] < stop]
+            total = parts.totals[number][start:stop]
+            noisy_step_(parts.optimizer, inside, total, SIGMA, KEY, number, offset=start, divisor=DIVISOR)
+    assert torch.equal(whole.values(), parts.values())
+
+
+def test_settings_of_torchs_own_implementations_do_not_matter() -> None:
+    plain, other = Case("adamw"), Case("adamw")
+    other.optimizer.param_groups[0].update(fused=True, foreach=False)
+    for number in range(2):
+        plain.ours(number)
+        other.ours(number)
+    assert torch.equal(plain.values(), other.values())
+    other.torchs(2)  # and torch's own step finds the state it expects
+
+
 @pytest.mark.parametrize(
     ("optimizer", "reason"),
     [
         (lambda p: torch.optim.RMSprop(p), "the optimizer must be torch's SGD, Adam or AdamW itself, got RMSprop"),
         (lambda p: torch.optim.Adam(p, amsgrad=True), "the optimizer's amsgrad must be off, got True"),
+        (lambda p: torch.optim.Adam(p, capturable=True), "the optimizer's capturable must be off, got True"),
+        (lambda p: hooked(torch.optim.SGD(p)), "the optimizer must have no step hooks, got one"),
+        (lambda p: patched(torch.optim.SGD(p)), "the optimizer's step must be its class's own, got another"),
     ],
 )
 def test_other_optimizers_are_refused(optimizer, reason: str) -> None:

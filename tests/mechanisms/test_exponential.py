@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from privkt_mechanisms.byte_table import LevelledTable, Levels, byte_table
-from privkt_mechanisms.laws import IntegerLaw
+from privkt_mechanisms.laws import IntegerLaw, selected
 
 from privkt.plugins import get_manager
 from privkt.privacy import RefusedInput
@@ -86,7 +86,8 @@ def test_every_integer_below_the_total_gives_its_word():
     rows = [[7, 3, 2], [3, 7, 2], [2, 2, 7]]
     for x, weights in enumerate(rows):
         total = sum(weights)
-        words = law.selected(np.full(total, x), np.arange(total))
+        assert law.weight_rows(np.array([x])).tolist() == [weights]
+        words = selected(law.weight_rows(np.full(total, x)), np.arange(total))
         assert np.bincount(words, minlength=3).tolist() == weights
         assert (np.diff(words) >= 0).all()
 
@@ -116,7 +117,7 @@ def test_a_head_and_its_tail_have_their_exact_shares():
         ({"epsilon": 0}, "epsilon must be a finite number > 0"),
         ({"epsilon": 1, "calibrate": "hope"}, "calibrate must be one of exact, range, got 'hope'"),
         ({"epsilon": 1, "utility": "euclid"}, "utility must be distance or cosine, got 'euclid'"),
-        ({"epsilon": 200, "calibrate": "range"}, "must fit"),
+        ({"epsilon": 200, "calibrate": "range"}, "smallest weight 10 bits"),
     ],
 )
 def test_bad_parameters_are_refused(arguments, words):

@@ -1,0 +1,95 @@
+"""Integer laws over the native kernels: drawn and enumerated without a row of the vocabulary in memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from privkt.privacy.weights import exact_epsilon, floor_logs
+from privkt_mechanisms.byte_table import Ids
+from privkt_mechanisms.laws import IntegerLaw, Law
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from privkt.kernels import ByteTable, Levels, Neighbours
+
+_LISTED = 64  # neighbours of a word
+
+
+@dataclass
+class Table:
+    """A levelled table as kernels take it, and the list of neighbours once it is worth its price."""
+
+    rows: ByteTable
+    levels: Levels
+    near: Neighbours | None = None
+    streamed: int = 0  # draws so far that looked at the whole vocabulary
+
+
+class NativeLaw(IntegerLaw):
+    """The exponential mechanism of an integer weight table, by `privkt.kernels`; the numpy law is the slow same.
+
+    Guarantee: that of `IntegerLaw`, drawn from a ChaCha20 key of the operating system's that one call uses up.
+    Edge cases: draws look at the whole vocabulary until as many were made as it has words; then a list of each word's
+        neighbours is made once, from which a draw takes microseconds. Which of the two ran never shows in the law.
+        Under PRIVKT_KERNELS=reference, whose key stream is no secret, numpy draws from the system's bytes instead.
+    """
+
+    @cached_property
+    def _weights(self) -> Tensor:
+        import torch
+
+        return torch.from_numpy(self.weights.astype(np.int32 if self.weights[0] < 2**31 else np.int64))
+
+    @property
+    def _table(self) -> Table:
+        """Shared by all laws of one levelled table: neighbours do not depend on weights."""
+        if self.levelled.native is None:
+            from privkt import kernels
+
+            levels = self.levelled.levels
+            known = kernels.Levels(levels.last, levels.shift, levels.root)
+            self.levelled.native = Table(self.levelled.table.native, known)
+        return self.levelled.native
+
+    def draw(self, ids: Ids) -> Ids:
+        import torch
+
+        from privkt import kernels
+
+        if not kernels.is_private():
+            return super().draw(ids)
+        table, key, wanted = self._table, kernels.new_key(), torch.from_numpy(np.array(ids, np.int64))
+        if table.near is None and table.streamed + len(ids) > self.size:
+            table.near = kernels.neighbours(table.rows, _LISTED)
+        if table.near is None:
+            table.streamed += len(ids)
+            drawn = kernels.draw_words(table.rows, table.levels, self._weights, key, 0, ids=wanted)
+        else:
+            drawn = kernels.draw_words_near(table.rows, table.near, table.levels, self._weights, wanted, key, 0)
+        return drawn.numpy()
+
+    def draw_block(self, ids: Ids) -> Ids:
+        from privkt import kernels
+
+        return self.draw(ids) if kernels.is_private() else super().draw_block(ids)
+
+    def epsilon_exact(self) -> float:
+        """`Law.epsilon_exact` from integers: above the truth by at most 2^-21."""
+        import torch
+
+        from privkt import kernels
+
+        if not kernels.is_private():
+            return Law.epsilon_exact(self)
+        if self.weights[0] == self.weights[-1]:
+            return 0.0
+        table, every = self._table, torch.arange(self.size)
+        totals = kernels.weight_totals(table.rows, table.levels, self._weights, ids=every)
+        logs = floor_logs(self.weights).tolist(), floor_logs(totals.numpy()).tolist()
+        most, least = kernels.log_extremes(table.rows, table.levels, *logs)
+        return exact_epsilon(most.tolist(), least.tolist())

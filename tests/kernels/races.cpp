@@ -1,0 +1,148 @@
+// Every thread of a block as a thread of the CPU, as a GPU runs it, for a compiler that finds races (-fsanitize=thread):
+// a barrier too few, or two threads that write one place, is reported. Results must have the bits of the played blocks.
+//
+// Called with an argument no thread waits inside a block, and there must be reports.
+#include <pthread.h>
+
+#include <cstdio>
+#include <cstring>
+#include <memory>
+#include <thread>
+#include <vector>
+
+#include "privkt/blocks/discrete.h"
+#include "privkt/blocks/gram.h"
+#include "privkt/blocks/tied.h"
+#include "privkt/blocks/updates.h"
+
+using namespace privkt;
+
+namespace {
+
+bool waits = true;
+
+template <typename Registers>
+struct OneThread {
+  int thread;
+  pthread_barrier_t *barrier;
+  Registers mine;
+
+  template <typename Work>
+  void apart(Work work) {
+    work(thread, mine);
+  }
+
+  template <typename Work>
+  void each(Work work) {
+    work(thread, mine);
+    if (waits) pthread_barrier_wait(barrier);
+  }
+};
+
+struct Race {
+  template <typename Program>
+  int operator()(const Program &program) const {
+    using Team = OneThread<typename Program::Registers>;
+    const std::unique_ptr<typename Program::Shared> shared(new typename Program::Shared);
+    pthread_barrier_t inside, between;
+    pthread_barrier_init(&inside, nullptr, Program::kThreads);
+    pthread_barrier_init(&between, nullptr, Program::kThreads);
+    std::vector<std::thread> threads;
+    for (int thread = 0; thread < Program::kThreads; ++thread) {
+      threads.emplace_back([&, thread] {
+        const std::unique_ptr<Team> team(new Team{thread, &inside, {}});
+        for (int64_t block = 0; block < program.blocks(); ++block) {
+          Program::run(program, *team, *shared, block);
+          pthread_barrier_wait(&between);  // the next block has this memory only when all have left it
+        }
+      });
+    }
+    for (std::thread &thread : threads) thread.join();
+    pthread_barrier_destroy(&inside);
+    pthread_barrier_destroy(&between);
+    return 0;
+  }
+};
+
+template <typename T>
+std::vector<T> numbers(size_t count, T scale) {
+  std::vector<T> x(count);
+  for (size_t i = 0; i < count; ++i) x[i] = T(double(int64_t(i * 2654435761u % 1999) - 999) / 500.0 * double(scale));
+  return x;
+}
+
+int failures = 0;
+
+template <typename T>
+void same(const char *what, const std::vector<T> &raced, const std::vector<T> &played) {
+  if (memcmp(raced.data(), played.data(), raced.size() * sizeof(T)) != 0) {
+    std::printf("%s differs\n", what);
+    ++failures;
+  }
+}
+
+}  // namespace
+
+int main(int arguments, char **) {
+  waits = arguments == 1;
+  const int64_t batch = 2, steps = 37, p = 70, d = 66;
+  const auto left = numbers<float>(size_t(batch * steps * p), 1), right = numbers<float>(size_t(batch * steps * d), 2);
+  const Products products = {{left.data(), Element::float32, p, steps * p, p},
+                             {right.data(), Element::float32, d, steps * d, d},
+                             batch,
+                             steps,
+                             nullptr};
+  const std::vector<float> factors = {0.25f, 0.75f};
+  const BlockKernels &played = played_kernels();
+  std::vector<double> norms(2), wanted(2), space(size_t(product_workspace(batch, steps, d, true) + batch * d));
+  blocks::product_sqnorms_tiles(Race{}, products, norms.data(), false, space.data());
+  played.product_sqnorms_tiles(products, wanted.data(), false, space.data(), nullptr);
+  same("product_sqnorms by tiles", norms, wanted);
+  blocks::product_sqnorms_gram(Race{}, products, norms.data(), false, space.data());
+  played.product_sqnorms_gram(products, wanted.data(), false, space.data(), nullptr);
+  same("product_sqnorms by inner products", norms, wanted);
+  std::vector<double> out(size_t(p * d)), sum(size_t(p * d));
+  blocks::clipped_product_sum(Race{}, products, factors.data(), out.data(), Element::float64, d, 1.0);
+  played.clipped_product_sum(products, factors.data(), sum.data(), Element::float64, d, 1.0, nullptr);
+  same("clipped_product_sum", out, sum);
+
+  std::vector<int64_t> ids(size_t(batch * steps)), places(ids.size());
+  for (size_t i = 0; i < ids.size(); ++i) {
+    ids[i] = int64_t(i % size_t(steps)) / 3;
+    places[i] = int64_t(i % size_t(steps));
+  }
+  const Lookups lookups = {ids.data(), places.data(), right.data(), Element::float32, d,      steps * d,
+                           d,          batch,         steps,        nullptr,          2};
+  blocks::embedding_sqnorms(Race{}, lookups, norms.data(), false, space.data());
+  played.embedding_sqnorms(lookups, wanted.data(), false, space.data(), nullptr);
+  same("embedding_sqnorms", norms, wanted);
+  Lookups one = lookups;  // sorted together: one sample's are
+  one.batch = 1;
+  std::vector<float> few(size_t(steps * d)), those(few.size());
+  blocks::clipped_embedding_sum(Race{}, one, factors.data(), few.data(), Element::float32, 1.0);
+  played.clipped_embedding_sum(one, factors.data(), those.data(), Element::float32, 1.0, nullptr);
+  same("clipped_embedding_sum", few, those);
+  const auto touched = numbers<float>(size_t(batch * 5 * steps), 1);
+  const Products head = {{touched.data(), Element::float32, steps, 5 * steps, steps},
+                         {right.data(), Element::float32, d, steps * d, d},
+                         batch,
+                         5,
+                         nullptr};
+  blocks::tied_cross(Race{}, lookups, head, norms.data(), space.data());
+  played.tied_cross(lookups, head, wanted.data(), space.data(), nullptr);
+  same("tied_cross", norms, wanted);
+
+  const auto total = numbers<double>(1003, 1);
+  auto weight = numbers<float>(1003, 1), other = weight;
+  const NoiseKey key = {{1, 2, 3, 4, 5, 6, 7, 8}};
+  const NoisyMean mean = {total.data(), Element::float64, 1.0, 0.5, key, 3, 13, 4.0f, false};
+  const SgdStep how = {0.1f, 0.0f, 1.0f, 0.0f, false, false};
+  blocks::sgd_update(Race{}, mean, how, {weight.data(), Element::float32, 1003}, nullptr);
+  played.sgd_update(mean, how, {other.data(), Element::float32, 1003}, nullptr, nullptr);
+  same("sgd_update", weight, other);
+  std::vector<int64_t> drawn(300), cells(300);
+  blocks::discrete_gaussian(Race{}, drawn.data(), 300, 1.5, key, 3, 5, false);
+  played.discrete_gaussian(cells.data(), 300, 1.5, key, 3, 5, false, nullptr);
+  same("discrete_gaussian", drawn, cells);
+  return failures == 0 ? 0 : 1;
+}
