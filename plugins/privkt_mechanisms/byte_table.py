@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     import torch
 
     from privkt.kernels import ByteTable as NativeTable
+    from privkt.kernels import Neighbours
 
 Ids = NDArray[np.int64]
 Integers = NDArray[np.int64]
@@ -31,6 +33,7 @@ _LARGEST, _MOST_WIDTH, _MOST_SHIFTED, _MOST_UP = 127, 1 << 14, (1 << 30) - 1, 16
 _EXACT_IN_FLOAT32 = (1 << 24) // _LARGEST**2
 _CELLS = 1 << 22  # of a block of queries against the whole vocabulary
 _CACHED_CELLS = 1 << 26
+_KEPT_TABLES = 2
 
 
 @dataclass(frozen=True)
@@ -121,6 +124,13 @@ class ByteTable:
         return (levels.least_square(least), (largest + 1) ** 2 - 1 >> up) if largest else (0, 0)
 
     @cached_property
+    def neighbours(self) -> Neighbours:
+        """The nearest words of each word, for draws by rejection."""
+        from privkt import kernels
+
+        return kernels.neighbours(self.native)
+
+    @cached_property
     def native(self) -> NativeTable:
         """The same table as the kernels take it."""
         import torch
@@ -149,7 +159,10 @@ def byte_table(subject: str, table: ArrayLike, *, cosine: bool = False) -> ByteT
         raise RefusedInput(
             f"{subject}: the table must be finite, got NaN or infinity in it; mend or leave out those words"
         )
-    vectors = vectors.astype(np.float64)
+    return _shared(_quantised(vectors.astype(np.float64), cosine))
+
+
+def _quantised(vectors: Floats, cosine: bool) -> ByteTable:
     if cosine:
         largest = np.abs(vectors).max(axis=1, keepdims=True)
         vectors = vectors / np.where(largest > 0, largest, 1.0)  # squares of huge values would overflow
@@ -159,6 +172,18 @@ def byte_table(subject: str, table: ArrayLike, *, cosine: bool = False) -> ByteT
     # what is not normal in double precision is nothing beside 1: 127 / it would overflow
     scale = _LARGEST / largest_value if largest_value > np.finfo(np.float64).tiny * _LARGEST else 1.0
     return ByteTable(np.clip(np.rint(vectors * scale), -_LARGEST, _LARGEST).astype(np.int8), scale)
+
+
+_known: OrderedDict[str, ByteTable] = OrderedDict()
+
+
+def _shared(table: ByteTable) -> ByteTable:
+    """One object for equal tables, the last few: its extremes and neighbours are worked out once for many epsilons."""
+    kept = _known.pop(table.digest, table)
+    _known[table.digest] = kept
+    while len(_known) > _KEPT_TABLES:
+        _known.popitem(last=False)
+    return kept
 
 
 class LevelledTable:

@@ -11,8 +11,9 @@ from privkt_mechanisms.exact import epsilon_of
 from privkt_mechanisms.laws import Law
 
 CALIBRATIONS = ("exact", "range")
-_CLOSE = 0.002  # of epsilon that may be left unused
-_TRIALS = 10
+_CLOSE = 0.004  # of epsilon that may be left unused
+_TRIALS = 8
+_FIRST, _MOST_STEP = 1.75, 4.0  # vectors of words and tokens use 0.55 to 0.65 of their range
 
 
 def asked(
@@ -45,27 +46,42 @@ def sharpest(
     whether epsilon rises with sharpness decides how near it comes, never whether it holds.
     Raises: RefusedInput, where even the law of sharpness epsilon is too much for the weights' bits.
     """
-    low = epsilon * (1 - 1e-12)
-    law = make(low)
-    best = low, law, certificate_of(law, enumerate_law=exactly, bounded_range=bounded_range)
+    sharpness = epsilon
+    law = make(sharpness)
+    best = sharpness, law, Certificate(law.epsilon_range, None, bounded_range)
     if best[2].epsilon > epsilon:
         raise RefusedInput(f"{subject}: its certificate must be at most {epsilon}, got {best[2].epsilon}; ask for more")
-    high = math.inf
-    for _ in range(_TRIALS if exactly else 0):
-        cost = best[2].epsilon
-        if cost <= 0 or epsilon - cost <= _CLOSE * epsilon:
+    if not exactly:
+        return best
+    if best[2].epsilon == 0:  # one weight alone: there is nothing to enumerate
+        return best[0], best[1], Certificate(0.0, 0.0, bounded_range)
+    low, high = (0.0, 0.0), (math.inf, math.inf)  # (sharpness, epsilon) on either side of what was asked
+    for trial in range(_TRIALS):
+        sharpness = _FIRST * epsilon if trial == 0 else _between(low, high, epsilon)
+        if sharpness <= best[0]:
             break
-        sharper = low * min(4.0, epsilon / cost * (1 - _CLOSE / 4))
-        if sharper >= high:
-            sharper = (low + high) / 2
         try:
-            law = make(sharper)
-        except RefusedInput:
-            high = sharper
+            law = make(sharpness)
+        except RefusedInput:  # sharper than the weights' bits hold
+            high = (sharpness, math.inf)
             continue
-        certificate = certificate_of(law, enumerate_law=True, bounded_range=bounded_range)
+        certificate = Certificate(law.epsilon_range, law.epsilon_exact(), bounded_range)
         if certificate.epsilon <= epsilon:
-            low, best = sharper, (sharper, law, certificate)
+            low, best = (sharpness, certificate.epsilon), (sharpness, law, certificate)
+            if epsilon - certificate.epsilon <= _CLOSE * epsilon:
+                break
         else:
-            high = sharper
+            high = (sharpness, certificate.epsilon)
+    if best[2].epsilon_exact is None:
+        best = best[0], best[1], Certificate(best[1].epsilon_range, best[1].epsilon_exact(), bounded_range)
     return best
+
+
+def _between(low: tuple[float, float], high: tuple[float, float], epsilon: float) -> float:
+    """Where a line through both sides meets a little less than epsilon; epsilon grows about as sharpness does."""
+    aim = epsilon * (1 - _CLOSE / 2)
+    if math.isinf(high[0]):
+        return low[0] * min(_MOST_STEP, aim / low[1]) if low[1] > 0 else math.inf
+    if math.isinf(high[1]):
+        return (low[0] + high[0]) / 2
+    return low[0] + (high[0] - low[0]) * (aim - low[1]) / (high[1] - low[1])

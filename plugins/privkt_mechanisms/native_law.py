@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
     from privkt.kernels import ByteTable, Levels, Neighbours
 
-_LISTED = 64  # neighbours of a word
-
 
 @dataclass
 class Table:
@@ -65,7 +63,7 @@ class NativeLaw(IntegerLaw):
             return super().draw(ids)
         table, key, wanted = self._table, kernels.new_key(), torch.from_numpy(np.array(ids, np.int64))
         if table.near is None and table.streamed + len(ids) > self.size:
-            table.near = kernels.neighbours(table.rows, _LISTED)
+            table.near = self.levelled.table.neighbours
         if table.near is None:
             table.streamed += len(ids)
             drawn = kernels.draw_words(table.rows, table.levels, self._weights, key, 0, ids=wanted)

@@ -12,7 +12,7 @@ import pytest
 HERE = Path(__file__).parent
 
 
-@pytest.mark.parametrize("module", ["faulty_mechanisms", "faulty_methods", "faulty_backends"])
+@pytest.mark.parametrize("module", ["faulty_mechanisms", "faulty_methods", "faulty_backends", "faulty_tokens"])
 def test_the_suite_finds_each_planted_fault_and_nothing_else(module):
     flags = ["-q", "-rf", "--tb=no", "-p", "no:cacheprovider", f"--rootdir={HERE}", "-c", os.devnull]
     environ = {**os.environ, "PYTHONPATH": str(HERE)}
