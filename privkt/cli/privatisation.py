@@ -60,7 +60,9 @@ def privatize(
             err.print("reading the vocabulary ...")
         vocabulary = _vocabulary(asked)
         if not as_json:
-            err.print(f"making the mechanism over {vocabulary.size} tokens ...")
+            slow = vocabulary.size > 8192 and not any(word.startswith("calibrate=") for word in asked.options)
+            hint = "; enumerating its pairs may take minutes, which `--option calibrate=range` does without"
+            err.print(f"making the mechanism over {vocabulary.size} tokens{hint if slow else ''} ...", markup=False)
         privatiser = _privatiser(asked, vocabulary, texts.delta)
         facts = _facts(privatiser, asked, texts.delta, texts.cost(privatiser))
         if not as_json:

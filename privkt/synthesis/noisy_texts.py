@@ -30,6 +30,7 @@ class NoisyText:
 class NoisyTexts:
     """The draws of one spend, by record id, in a private folder.
 
+    Open it, hold it with `locked`, `bind` the records, then `get` and `append`.
     Guarantee: what `append` was given is on the disk (fsync) when it returns; whole lines that a killed process left
         are kept and made durable, a line that it cut short was read by nobody and is dropped. A record is stored once;
         asked with another text it is refused. The private texts are kept as keyed hashes under the state folder's
@@ -41,6 +42,7 @@ class NoisyTexts:
         self.folder = Path(folder)
         self._header = self.folder / "store.json"
         self._file = self.folder / "texts.jsonl"
+        self._bound = self.folder / "records.json"
         self.run_id = self._opened(json.loads(json.dumps(dict(settings), sort_keys=True)))
         self._secret = state.local_secret(state.state_folder())
         self._drawn: dict[str, NoisyText] = {}
@@ -70,8 +72,28 @@ class NoisyTexts:
         finally:
             os.close(handle)
 
-    def __len__(self) -> int:
-        return len(self._drawn)
+    def bind(self, records: Sequence[tuple[str, str]]) -> None:
+        """Fixes the (id, text) records that this spend pays for, in any order; each is drawn once under one id.
+
+        Raises: DataChanged, for any other set of records: a record under a second id would be drawn twice.
+        """
+        for record_id, text in records:
+            self.get(record_id, text)
+        mac = hmac.new(self._secret, b"privkt noisy records 1\0", hashlib.sha256)
+        for mark in sorted(self._mark(*record) for record in records):
+            mac.update(bytes.fromhex(mark))
+        if not self._bound.exists():
+            os.close(os.open(self._file, os.O_WRONLY | os.O_CREAT, 0o600))
+            _write(self._bound, {"records": mac.hexdigest()})
+        try:
+            held = str(json.loads(self._bound.read_bytes())["records"])
+        except (ValueError, KeyError, TypeError):
+            raise self._damaged(self._bound.name) from None
+        if not hmac.compare_digest(held, mac.hexdigest()):
+            raise DataChanged(
+                "noisy texts: a spend pays for one draw of each record that it began with, and others came, or some "
+                "under other ids; restore records and ids, or draw anew elsewhere, which is a new spend"
+            )
 
     def get(self, record_id: str, text: str) -> NoisyText | None:
         """What was drawn for a record, or None.
@@ -88,7 +110,7 @@ class NoisyTexts:
         return found
 
     def append(self, records: Sequence[tuple[str, str]], drawn: Sequence[NoisyText]) -> None:
-        """Stores draws of (id, text) records that have none.
+        """Stores draws of bound (id, text) records that have none.
 
         Raises: ChargeConflict, for a record that has one.
         """
@@ -100,8 +122,7 @@ class NoisyTexts:
             self._drawn[record_id], self._marks[record_id] = noisy, mark
             value = {"id": record_id, "mark": mark, "ids": noisy.ids, "text": noisy.text}
             lines.append(json.dumps(value, ensure_ascii=False) + "\n")
-        made = not self._file.exists()
-        handle = os.open(self._file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        handle = os.open(self._file, os.O_WRONLY | os.O_APPEND)
         try:
             view = memoryview("".join(lines).encode())
             while view:
@@ -109,8 +130,6 @@ class NoisyTexts:
             os.fsync(handle)
         finally:
             os.close(handle)
-        if made:
-            state.fsync_folder(self.folder)
 
     def _mark(self, record_id: str, text: str) -> str:
         mac = hmac.new(self._secret, b"privkt noisy text 1\0", hashlib.sha256)
@@ -144,6 +163,8 @@ class NoisyTexts:
     def _read(self) -> None:
         self._drawn, self._marks = {}, {}
         if not self._file.exists():
+            if self._bound.exists():
+                raise self._damaged("texts.jsonl")
             return
         data = self._file.read_bytes()
         whole = data.rfind(b"\n") + 1

@@ -206,6 +206,7 @@ class TextPrivatiser:
                     resume=True,
                     force=not guarantee.is_private,
                 ).id
+            kept.bind([(record.id, record.text) for record in records])
             found = [kept.get(record.id, record.text) for record in records]
             missing = [i for i, one in enumerate(found) if one is None]
             task = (progress or NoProgress()).task("privatising", len(records), "texts")

@@ -15,6 +15,7 @@ from privkt.privacy import (
     Guarantee,
     Kind,
     Neighbouring,
+    PrivacyError,
     RefusedInput,
     Unit,
     document_cost,
@@ -130,6 +131,35 @@ def test_a_record_with_another_text_is_refused(tmp_path):
     assert "warm" not in str(refused.value)
     with pytest.raises(DataChanged, match="its fingerprint differs"):
         privatiser().release(RECORDS, tmp_path / "store", privacy(book, 3, rows=(b"others",)))
+
+
+@pytest.mark.parametrize(
+    "others",
+    [
+        [Record("x1", "the visit was cold"), *RECORDS[1:]],
+        [*RECORDS, Record("r4", "a kind visit")],
+        RECORDS[:2],
+    ],
+    ids=["another id", "one more", "one less"],
+)
+def test_a_charge_pays_for_the_records_that_it_began_with(tmp_path, others):
+    """Equal rows under other ids have the same fingerprint, and would be drawn twice for one charge."""
+    book = ledger()
+    privatiser().release(RECORDS, tmp_path / "store", privacy(book, 3))
+    made = privatiser()
+    with pytest.raises(DataChanged, match="pays for one draw of each record that it began with"):
+        made.release(others, tmp_path / "store", privacy(book, 3))
+    assert made.mechanisms[0].calls == []
+
+
+def test_a_store_that_lost_its_draws_draws_none(tmp_path):
+    book = ledger()
+    privatiser().release(RECORDS, tmp_path / "store", privacy(book, 3))
+    (tmp_path / "store" / "texts.jsonl").unlink()
+    made = privatiser()
+    with pytest.raises(PrivacyError, match=r"texts\.jsonl is damaged"):
+        made.release(RECORDS, tmp_path / "store", privacy(book, 3))
+    assert made.mechanisms[0].calls == []
 
 
 @pytest.mark.parametrize(
