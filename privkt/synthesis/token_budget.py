@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 #: Makes a token mechanism of a nominal epsilon, over one fixed table.
 Maker = Callable[[float], TokenMechanism]
 _CLOSE = 0.98  # of the budget; a table costs seconds to certify, and a closer search would certify many
+_ROUNDING = 1e-11  # of a log ratio of computed probabilities, with room
 _LARGEST_ENUMERATED = 4096  # rows; their law is 128 MiB
 
 
@@ -133,7 +134,7 @@ class ByTokenType(TokenMechanism):
         if (high[low == 0] > 0).any():
             return math.inf
         seen = high > 0
-        return float(np.log(high[seen] / low[seen]).max()) * (1 + 2.0**-40)
+        return float(np.log(high[seen] / low[seen]).max()) + _ROUNDING
 
     @property
     def certificate(self) -> Certificate:

@@ -39,6 +39,6 @@ def test_the_exponential_mechanism_over_a_real_vocabulary(minilm, tmp_path):
     book = ledger(size=2)
     records = [Record(str(i), "the visit was cold") for i in range(2)]
     release = made.release(records, tmp_path / "store", privacy(book, 2))
-    assert release.guarantee.epsilon == pytest.approx(12 * mechanism.certificate.epsilon)
+    assert book.spent().epsilon == release.guarantee.epsilon <= 12 * mechanism.certificate.epsilon * (1 + 1e-12)
     assert release.payload.text[0] != release.payload.text[1]
     assert made.release(records, tmp_path / "store", privacy(book, 2)) == release
