@@ -120,6 +120,7 @@ class SampleGradients:
         self._kept, self._mask = kept, mask
         self._slots = {slot.name: slot for slot in layout.slots}
         self._groups: Groups = (tuple(self._slots),)
+        self._whole = True
 
     @property
     def modes(self) -> dict[str, str]:
@@ -151,7 +152,7 @@ class SampleGradients:
         groups: names of parameters, each exactly once; None: one group of all. `add_clipped` uses the same groups.
         Edge cases: units that are masked 0, those that are not finite inf or NaN.
         """
-        self._need_current()
+        self._need_current(whole=True)
         self._groups = (tuple(self._slots),) if groups is None else self._partition(groups)
         found = torch.zeros(len(self._groups), len(self._mask), dtype=torch.float64, device=self._mask.device)
         for column, names in enumerate(self._groups):
@@ -201,7 +202,7 @@ class SampleGradients:
 
     def rows(self) -> Tensor:
         """The rows themselves, [units, P] float32; they are stored if they were not."""
-        self._need_current()
+        self._need_current(whole=True)
         if self._arrangement.width == self._layout.width:
             return self._store.buffer.masked_fill_(~self._mask.unsqueeze(1), 0)
         groups, self._groups = self._groups, (tuple(self._slots),)
@@ -219,13 +220,20 @@ class SampleGradients:
         weights = {slot.parameter.untyped_storage().data_ptr() for slot in self._layout.slots}
         return any(x.untyped_storage().data_ptr() in weights for x in self.kept_tensors())
 
-    def forget(self) -> None:
-        """Frees what was kept; nothing can be asked any more."""
-        self._kept, self._turn = {}, -1
+    def forget(self, start: int = 0, stop: int | None = None) -> None:
+        """Frees what was kept for the parameters in [start, stop); only other stretches can be added now."""
+        last = self.width if stop is None else stop
+        gone = {slot.name for slot in self._slots.values() if start <= slot.start and slot.stop <= last}
+        self._kept = {name: kept for name, kept in self._kept.items() if name not in gone}
+        self._whole = False
 
     # -- inside -----------------------------------------------------------------------------------------------------
 
-    def _need_current(self) -> None:
+    def _need_current(self, whole: bool = False) -> None:
+        if whole and not self._whole:
+            raise TrainingError(
+                "SampleGradients: norms and rows must be taken while all is kept, got a part forgotten; take them first"
+            )
         if self._store.turn != self._turn:
             raise TrainingError(
                 "SampleGradients: they must be used before the next microbatch is opened, got a later use, when their "

@@ -90,6 +90,7 @@ class NoisyMean:
         variance = (self.deviation / self._plan.divisor) ** 2 if bias_floor is not None else 0.0
         if last is not None and last.reads_weights:
             self.add(last)
+            last.forget()
             last = None
         for start, total in self._parts(last):
             sigma, stop = self._still_to_add(total, start, key), start + len(total)
@@ -144,9 +145,12 @@ class NoisyMean:
     def _parts(self, last: SampleGradients | None) -> Iterator[tuple[int, Tensor]]:
         """The whole sum, in the first process: each stretch and its first coordinate, forgotten when the next comes."""
         factors = None if last is None else self._factors(last)
-        for number, (start, _) in enumerate(self._stretches):
+        # From the last one on: a head, whose gradients take most to keep, comes behind an embedding, which takes least.
+        for number, (start, stop) in reversed(list(enumerate(self._stretches))):
             total = self._with(number, last, factors)
             self._sums[number] = None
+            if last is not None:
+                last.forget(start, stop)
             self._ranks.add_up(total)
             yield start, total
             del total

@@ -40,14 +40,16 @@ _FOLDER, _RUN = "private-training", "run.json"
 class TrainerPrivacy:
     """What a `Trainer` has no argument for.
 
-    size: the declared number of records (units). purpose: names the charge. options: further arguments of
-    `PrivateTraining` (clipping, sampling, verify, ...).
+    size: the declared number of records (units). purpose: names the charge. noise_bias_correction: takes the noise's
+    variance off Adam's second moment (DP-AdamBC). options: further arguments of `PrivateTraining` (clipping, sampling,
+    noise, verify, ...).
     """
 
     budget: Budget
     size: int
     purpose: str = "trainer"
     data_changed: bool = False
+    noise_bias_correction: bool = False
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -183,6 +185,7 @@ class PrivateTrainerMixin:
             fingerprint=state.fingerprint(hashed) if ledger is None else ledger.fingerprint(hashed),
             data_set_id=secrets.token_hex(16) if ledger is None else ledger.data_set_id,
             data_changed=privacy.data_changed,
+            noise_bias_correction=privacy.noise_bias_correction,
             checkpoint=folder,
             checkpoint_every=int(args.save_steps) if args.save_steps >= 1 else None,
             scheduler=trainer.lr_scheduler,

@@ -74,10 +74,8 @@ class Update:
         if not self.why_unfused():
             floor = BIAS_FLOOR if self._corrected else None
             self._mean.step_(self._optimizer, self._layout.slots, self._still, last, bias_floor=floor)
-            last.forget()
         else:
             gradient = self._mean.take(last)
-            last.forget()
             for slot, part in self._layout.split(gradient):
                 slot.parameter.grad = part.to(slot.parameter.dtype)
             for parameter, rows in self._still.items():

@@ -1,5 +1,7 @@
 """Norms and clipped sums are those of the per-sample gradients, whether these are stored or kept as products."""
 
+import itertools
+
 import pytest
 import torch
 from torch import nn
@@ -275,3 +277,31 @@ def test_where_a_device_has_no_product_kernel_rows_are_stored(dp, monkeypatch):
         _, found = _gradients(dp, model, rows, force=force)
         assert set(found.modes.values()) == {"rows"}
         assert float((found.rows() - expected).norm() / expected.norm()) <= 1e-6
+
+
+@pytest.mark.parametrize("force", EVERY_WAY)
+@pytest.mark.parametrize("name", ["llama-lora", "llama-tied", "albert"])
+def test_a_stretch_of_the_sum_is_that_stretch_of_the_whole(dp, name, force):
+    """From the last on, each forgotten before the next, as training does it."""
+    model, rows = dp.make(name), dp.records(4)
+    engine, gradients = _gradients(dp, model, rows, force)
+    factors = _factors(gradients, 0.1)
+    whole = torch.zeros(gradients.width, dtype=torch.float64)
+    gradients.add_clipped(whole, factors)
+    slots = engine.layout.slots
+    cuts = [0, slots[0].stop, slots[2].stop, gradients.width]
+    for start, stop in reversed(list(itertools.pairwise(cuts))):
+        part = torch.zeros(stop - start, dtype=torch.float64)
+        gradients.add_clipped(part, factors, start=start)
+        gradients.forget(start, stop)
+        assert torch.equal(part, whole[start:stop])
+    assert list(gradients.kept_tensors()) == []
+    with pytest.raises(TrainingError, match="norms and rows must be taken while all is kept"):
+        gradients.sqnorms()
+
+
+def test_a_stretch_that_cuts_a_kept_parameter_is_refused(dp):
+    _, gradients = _gradients(dp, dp.make("llama"), dp.records(2), "kept")
+    factors = _factors(gradients, 0.1)
+    with pytest.raises(ValueError, match=r"a stretch must hold whole parameters, got \[0, 5\) with a part of 'model"):
+        gradients.add_clipped(torch.zeros(5), factors)

@@ -43,6 +43,9 @@ class Rows:
         assert len(groups) == 1
         return kernels.row_sqnorms(self.stored, self.mask)[:, None]
 
+    def forget(self, start=0, stop=None):
+        self.stored = None
+
     def add_clipped(self, total, factors, *, start=0, **grid):
         kernels.clipped_sum(self.stored, factors[:, 0].contiguous(), self.mask, out=total, **grid)
 

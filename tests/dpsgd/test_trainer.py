@@ -1,5 +1,6 @@
 """transformers' Trainer with private training inside: the same weights, the same charge, and a list of refusals."""
 
+import dataclasses
 import json
 
 import pytest
@@ -56,6 +57,22 @@ def test_it_trains_what_the_loop_trains(dp, tmp_path):
     dp.run(training)
     assert torch.equal(dp.weights(trainer.model), dp.weights(model))
     assert trainer.release.provenance.details == training.finish().provenance.details
+
+
+def test_noise_of_another_kind_and_its_correction_are_the_loops(dp, tmp_path):
+    keys = dp.keys(6)
+    settings = {"optim": "adamw_torch_fused", "learning_rate": 0.01, "weight_decay": 0.1}
+    trainer = make(dp, tmp_path, options={"test_keys": keys, "noise": "discrete"}, **settings)
+    trainer.privacy = dataclasses.replace(trainer.privacy, noise_bias_correction=True)
+    trainer.train()
+    model = dp.make("llama-lora")
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=0.01, weight_decay=0.1)
+    training = dp.training(
+        model, optimizer=optimizer, test_keys=keys, noise="discrete", noise_bias_correction=True, scheduler=None
+    )
+    dp.run(training)
+    assert torch.equal(dp.weights(trainer.model), dp.weights(model))
+    assert "exact discrete Gaussian noise" in trainer.release.payload.files["README.md"].decode()
 
 
 def test_it_charges_the_ledger_and_logs_nothing_of_the_data(dp, ledger, tmp_path):
