@@ -139,7 +139,7 @@ def test_the_plan_says_the_price_of_a_row_and_the_ceiling(block):
     assert (one.positions, one.epsilon_per_token, one.mechanism) == (12, 8.0, "exponential")
     assert plan.llm_requests == 24
     size = vocabulary_of(method.config.perturbation.vocabulary).size
-    assert any(f"vocabulary of {size}" in fact for fact in one.facts)
+    assert any(f"vocabulary of {size}:" in fact for fact in one.facts)
     assert any("protects against little" in warning for warning in plan.warnings)
 
 
