@@ -17,6 +17,23 @@ void check(int code, const char *kernel) {
 // The same arguments as for the CPU, then a workspace where one is needed, and the stream.
 void bind_all(py::module_ &m, const std::string &suffix, const BlockKernels &kernels) {
   const BlockKernels *k = &kernels;
+  m.def(("row_sqnorms" + suffix).c_str(), [k](uintptr_t data, int element, int64_t batch, int64_t width, int64_t stride,
+                                              uintptr_t mask, uintptr_t sqnorms, bool accumulate, uintptr_t stream) {
+    check(k->row_sqnorms(rows_at(data, element, batch, width, stride, mask), at<double>(sqnorms), accumulate,
+                         at<void>(stream)), "row_sqnorms");
+  });
+  m.def(("clip_factors" + suffix).c_str(), [k](uintptr_t sqnorms, uintptr_t mask, int64_t batch, double max_norm, double width,
+                                               double slack, uintptr_t factors, uintptr_t finite, uintptr_t stream) {
+    check(k->clip_factors(at<double>(sqnorms), at<uint8_t>(mask), batch, max_norm, width, slack, at<float>(factors),
+                          at<uint8_t>(finite), at<void>(stream)), "clip_factors");
+  });
+  m.def(("clipped_sum" + suffix).c_str(), [k](uintptr_t data, int element, int64_t batch, int64_t width, int64_t stride,
+                                              uintptr_t mask, uintptr_t factors, uintptr_t out, int out_element, bool accumulate,
+                                              double scale, uintptr_t stream) {
+    check(k->clipped_sum(rows_at(data, element, batch, width, stride, mask), at<float>(factors), at<void>(out),
+                         Element(out_element), accumulate, scale, at<void>(stream)), "clipped_sum");
+    return true;  // what did not fit shows in `out`, without waiting for the device
+  });
   m.def(("noise" + suffix).c_str(), [k](uintptr_t out, uintptr_t base, int base_element, int64_t count, double sigma,
                                         const py::bytes &key, uint64_t step, uint64_t offset, uintptr_t stream) {
     check(k->noise(at<float>(out), at<void>(base), Element(base_element), count, sigma, key_from(key), step, offset,
@@ -63,7 +80,7 @@ void bind_all(py::module_ &m, const std::string &suffix, const BlockKernels &ker
                                           right_step, batch, steps, mask);
     check(k->clipped_product_sum(products, at<float>(factors), at<void>(out), Element(out_element), out_stride, scale,
                                  at<void>(stream)), "clipped_product_sum");
-    return true;  // what did not fit shows in `out`, without waiting for the device
+    return true;
   });
   m.def(("embedding_sqnorms" + suffix).c_str(),
         [k](const LookupArguments &lookups, uintptr_t sqnorms, bool accumulate, uintptr_t workspace, uintptr_t stream) {
@@ -91,23 +108,6 @@ void bind_all(py::module_ &m, const std::string &suffix, const BlockKernels &ker
 
 #if defined(PRIVKT_HAS_CUDA)
 void bind_cuda(py::module_ &m) {
-  m.def("row_sqnorms_cuda", [](uintptr_t data, int element, int64_t batch, int64_t width, int64_t stride, uintptr_t mask,
-                               uintptr_t sqnorms, bool accumulate, uintptr_t stream) {
-    check(row_sqnorms_cuda(rows_at(data, element, batch, width, stride, mask), at<double>(sqnorms), accumulate,
-                           at<void>(stream)), "row_sqnorms");
-  });
-  m.def("clip_factors_cuda", [](uintptr_t sqnorms, uintptr_t mask, int64_t batch, double max_norm, double width, double slack,
-                                uintptr_t factors, uintptr_t finite, uintptr_t stream) {
-    check(clip_factors_cuda(at<double>(sqnorms), at<uint8_t>(mask), batch, max_norm, width, slack, at<float>(factors),
-                            at<uint8_t>(finite), at<void>(stream)), "clip_factors");
-  });
-  m.def("clipped_sum_cuda", [](uintptr_t data, int element, int64_t batch, int64_t width, int64_t stride, uintptr_t mask,
-                               uintptr_t factors, uintptr_t out, int out_element, bool accumulate, double scale,
-                               uintptr_t stream) {
-    check(clipped_sum_cuda(rows_at(data, element, batch, width, stride, mask), at<float>(factors), at<void>(out),
-                           Element(out_element), accumulate, scale, at<void>(stream)), "clipped_sum");
-    return true;  // what did not fit shows in `out`, without waiting for the device
-  });
   m.def("head_losses_cuda", [](uintptr_t logits, int64_t rows, int64_t columns, int64_t stride, uintptr_t labels, double scale,
                                double cap, uintptr_t losses, uintptr_t stats, bool want_gradient, uintptr_t stream) {
     check(head_losses_cuda(tile_at(logits, rows, columns, stride, labels, scale, cap), at<double>(losses), at<double>(stats),

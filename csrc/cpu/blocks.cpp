@@ -4,6 +4,7 @@
 
 #include "privkt/blocks/discrete.h"
 #include "privkt/blocks/gram.h"
+#include "privkt/blocks/rows.h"
 #include "privkt/blocks/tied.h"
 #include "privkt/blocks/updates.h"
 
@@ -47,6 +48,19 @@ struct Play {
     return 0;
   }
 };
+
+int row_sqnorms(const Rows &rows, double *sqnorms, bool accumulate, void *) {
+  return blocks::row_sqnorms(Play{}, rows, sqnorms, accumulate);
+}
+
+int clip_factors(const double *sqnorms, const uint8_t *mask, int64_t batch, double max_norm, double width, double slack,
+                 float *factors, uint8_t *finite, void *) {
+  return blocks::clip_factors(Play{}, sqnorms, mask, batch, max_norm, width, slack, factors, finite);
+}
+
+int clipped_sum(const Rows &rows, const float *factors, void *out, Element out_element, bool accumulate, double scale, void *) {
+  return blocks::clipped_sum(Play{}, rows, factors, out, out_element, accumulate, scale);
+}
 
 int noise(float *out, const void *base, Element base_element, int64_t count, double sigma, const NoiseKey &key, uint64_t step,
           uint64_t offset, void *) {
@@ -104,7 +118,10 @@ int64_t embedding_workspace(int64_t batch, int64_t steps) { return batch * block
 void play_backwards(bool backwards) { backwards_now = backwards; }
 
 const BlockKernels &played_kernels() {
-  static const BlockKernels kernels = {noise,
+  static const BlockKernels kernels = {row_sqnorms,
+                                       clip_factors,
+                                       clipped_sum,
+                                       noise,
                                        discrete_gaussian,
                                        sgd_update,
                                        adam_update,

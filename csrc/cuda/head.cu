@@ -1,10 +1,17 @@
 // Softmax and cross-entropy of a tile of logits, in place: one warp a row, and the CPU's bits.
-#include "device.cuh"
+#include <cuda_runtime.h>
+
+#include "privkt/kernels.h"
 #include "privkt/softmax.h"
 
 namespace privkt {
 
 namespace {
+
+unsigned blocks_for(int64_t rows, int64_t each) {  // kernels loop with a grid stride
+  const int64_t blocks = (rows + each - 1) / each;
+  return unsigned(blocks < 1 ? 1 : blocks > 65535 ? 65535 : blocks);
+}
 
 constexpr int kWarp = 32, kWarps = 8;  // a lane takes the columns that the CPU's partial of its number takes, in that order
 

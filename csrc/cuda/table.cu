@@ -1,10 +1,15 @@
 // All kernels that are made from privkt/blocks.
+#include <cuda_runtime.h>
+
 #include "kernels.cuh"
 
 namespace privkt {
 
 const BlockKernels &cuda_kernels() {
-  static const BlockKernels kernels = {gpu::noise,
+  static const BlockKernels kernels = {gpu::row_sqnorms,
+                                       gpu::clip_factors,
+                                       gpu::clipped_sum,
+                                       gpu::noise,
                                        gpu::discrete_gaussian,
                                        gpu::sgd_update,
                                        gpu::adam_update,
@@ -16,5 +21,7 @@ const BlockKernels &cuda_kernels() {
                                        gpu::tied_cross};
   return kernels;
 }
+
+const char *cuda_error_text(int code) { return cudaGetErrorString(cudaError_t(code)); }
 
 }  // namespace privkt

@@ -12,6 +12,7 @@
 
 #include "privkt/blocks/discrete.h"
 #include "privkt/blocks/gram.h"
+#include "privkt/blocks/rows.h"
 #include "privkt/blocks/tied.h"
 #include "privkt/blocks/updates.h"
 
@@ -101,6 +102,10 @@ int main(int arguments, char **) {
   blocks::product_sqnorms_gram(Race{}, products, norms.data(), false, space.data());
   played.product_sqnorms_gram(products, wanted.data(), false, space.data(), nullptr);
   same("product_sqnorms by inner products", norms, wanted);
+  const Rows rows = {left.data(), Element::float32, batch, steps * p, steps * p, nullptr};
+  blocks::row_sqnorms(Race{}, rows, norms.data(), false);
+  played.row_sqnorms(rows, wanted.data(), false, nullptr);
+  same("row_sqnorms", norms, wanted);
   std::vector<double> out(size_t(p * d)), sum(size_t(p * d));
   blocks::clipped_product_sum(Race{}, products, factors.data(), out.data(), Element::float64, d, 1.0);
   played.clipped_product_sum(products, factors.data(), sum.data(), Element::float64, d, 1.0, nullptr);

@@ -1,7 +1,7 @@
 """Kernels made of blocks of threads have the CPU's bits: on a GPU, and played on the CPU, threads in either order.
 
-What is played is the source that nvcc compiles (csrc/include/privkt/blocks). Norms by inner products and of embeddings
-are added up in an order of their own; they agree to rounding, and stay upper bounds.
+What is played is the source that nvcc compiles (csrc/include/privkt/blocks). Norms of stored rows, of embeddings and by
+inner products are added up in an order of their own; they agree to rounding, and stay upper bounds.
 """
 
 from collections.abc import Callable
@@ -15,14 +15,17 @@ from privkt.kernels import (
     adamw_update_,
     add_discrete_gaussian_,
     build_info,
+    clip_factors,
     clipped_embedding_sum,
     clipped_product_sum,
+    clipped_sum,
     discrete_gaussian_,
     embedding_sqnorms,
     gaussian_noise,
     native,
     noisy_sum,
     product_sqnorms,
+    row_sqnorms,
     sgd_update_,
     tied_cross,
 )
@@ -100,6 +103,26 @@ def test_product_sums(there: There, here: There, shape, dtype: torch.dtype, out:
         return clipped_product_sum(*view(left, right), factors, mask, out=started, scale=scale)
 
     assert torch.equal(there(total, *batch_of(shape, dtype)), here(total, *batch_of(shape, dtype)))
+
+
+@pytest.mark.parametrize(("out", "scale"), OUTS)
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("batch", "width"), [(0, 7), (1, 1), (5, 1031), (67, 301)])
+def test_stored_rows(there: There, here: There, batch: int, width: int, dtype: torch.dtype, out, scale) -> None:
+    def clipped(rows: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
+        rows = rows[:, 1:-2]
+        norms = row_sqnorms(rows, mask)
+        factors, finite = clip_factors((norms * 2**20).round() / 2**20, 1.0, width=width, mask=mask)
+        started = torch.arange(width, device=rows.device).to(out)
+        clipped_sum(rows, factors, mask, out=started, scale=scale)
+        return norms, factors, finite, started, clipped_sum(rows, factors)
+
+    rows, mask = normal(batch, width + 3, dtype=dtype), torch.arange(batch) % 5 != 3
+    rows[batch // 2 :][:1, width // 2 + 1] = torch.nan
+    found, wanted = there(clipped, rows, mask), here(clipped, rows, mask)
+    torch.testing.assert_close(found[0], wanted[0], rtol=1e-13, atol=0, equal_nan=True)
+    for a, b in zip(found[1:], wanted[1:], strict=True):
+        assert torch.equal(a, b)
 
 
 @pytest.mark.parametrize("method", ["tiles", "gram"])
@@ -251,9 +274,11 @@ def test_what_does_not_fit_shows_without_waiting(there: There) -> None:
         ones, ids = grad.new_ones(1), zeros[:1, None]
         weight = grad.new_zeros(3)
         sgd_update_(weight, None, zeros + 2**53 + 1, 0.5, KEY, 0, divisor=1.0, lr=1.0, scale=1.0)
-        products = clipped_product_sum(grad, grad.new_ones(1, 1, 1), ones, out=zeros.clone(), scale=2.0)
-        return products, clipped_embedding_sum(ids, grad, ones, out=zeros.clone(), scale=2.0), weight
+        products, rows = zeros.clone(), zeros.clone()
+        clipped_product_sum(grad, grad.new_ones(1, 1, 1), ones, out=products, scale=2.0)
+        clipped_sum(grad[0], ones, out=rows, scale=2.0)
+        return rows, products, clipped_embedding_sum(ids, grad, ones, out=zeros.clone(), scale=2.0), weight
 
-    products, embeddings, weight = there(sums, torch.tensor([[[1e30, torch.nan, 2.0]]]))
-    assert products.tolist() == embeddings.tolist() == [-(2**63), -(2**63), 4]
+    *totals, weight = there(sums, torch.tensor([[[1e30, torch.nan, 2.0]]]))
+    assert all(total.tolist() == [-(2**63), -(2**63), 4] for total in totals)
     assert weight.isnan().all()

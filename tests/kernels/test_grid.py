@@ -128,7 +128,8 @@ def test_removed_rows_are_not_read() -> None:
     assert out.tolist() == [2**20, 2**21]
 
 
-def test_a_sum_that_would_overflow_is_refused() -> None:
+@pytest.mark.parametrize("implementation", ["native", "reference"], indirect=True)  # a GPU is not waited for
+def test_a_sum_that_would_overflow_is_refused(implementation: str) -> None:
     row, one = torch.tensor([[1.0, 2.0**-52]]), torch.ones(1)
     out = torch.zeros(2, dtype=torch.int64)
     clipped_sum(row, one, out=out, scale=2.0**53)

@@ -156,6 +156,11 @@ int64_t product_workspace(int64_t batch, int64_t steps, int64_t d, bool gram);
 int64_t embedding_workspace(int64_t batch, int64_t steps);
 
 struct BlockKernels {
+  int (*row_sqnorms)(const Rows &rows, double *sqnorms, bool accumulate, void *stream);
+  int (*clip_factors)(const double *sqnorms, const uint8_t *mask, int64_t batch, double max_norm, double width, double slack,
+                        float *factors, uint8_t *finite, void *stream);
+  int (*clipped_sum)(const Rows &rows, const float *factors, void *out, Element out_element, bool accumulate, double scale,
+                       void *stream);
   int (*noise)(float *out, const void *base, Element base_element, int64_t count, double sigma, const NoiseKey &key, uint64_t step,
                uint64_t offset, void *stream);
   int (*discrete_gaussian)(int64_t *out, int64_t count, double sigma, const NoiseKey &key, uint64_t step, uint64_t offset,
@@ -180,11 +185,6 @@ void play_backwards(bool backwards);
 
 #if defined(PRIVKT_HAS_CUDA)
 const BlockKernels &cuda_kernels();
-int row_sqnorms_cuda(const Rows &rows, double *sqnorms, bool accumulate, void *stream);
-int clip_factors_cuda(const double *sqnorms, const uint8_t *mask, int64_t batch, double max_norm, double width, double slack,
-                      float *factors, uint8_t *finite, void *stream);
-int clipped_sum_cuda(const Rows &rows, const float *factors, void *out, Element out_element, bool accumulate, double scale,
-                     void *stream);
 int head_losses_cuda(const LogitsTile &tile, double *losses, double *stats, bool want_gradient, void *stream);
 int head_gradient_cuda(const LogitsTile &tile, const double *stats, int64_t start, void *stream);
 const char *cuda_error_text(int code);
