@@ -46,7 +46,7 @@ def sharpest(
     whether epsilon rises with sharpness decides how near it comes, never whether it holds.
     Raises: RefusedInput, where even the law of sharpness epsilon is too much for the weights' bits.
     """
-    sharpness = epsilon
+    sharpness = epsilon * (1 - 1e-12)  # what a law rounds up stays within epsilon
     law = make(sharpness)
     best = sharpness, law, Certificate(law.epsilon_range, None, bounded_range)
     if best[2].epsilon > epsilon:

@@ -13,7 +13,7 @@ from privkt_mechanisms.byte_table import LevelledTable, byte_table, levels_up_to
 from privkt_mechanisms.calibration import asked, sharpest
 from privkt_mechanisms.laws import Law
 from privkt_mechanisms.native_law import NativeLaw
-from privkt_mechanisms.tokens import TableMechanism
+from privkt_mechanisms.tokens import TableMechanism, timing_of
 from privkt_mechanisms.weights import decaying_weights
 
 UTILITIES = ("distance", "cosine")
@@ -25,6 +25,7 @@ class Exponential(TableMechanism):
     `utility`: "distance", u = 1 - d/diameter; "cosine", u falls with 1 - cos and the vectors' lengths do not count.
     `calibrate`: "exact" takes the sharpest s whose enumerated epsilon is within `epsilon`; "range" takes s = epsilon,
     which holds for any input, with no pass over all pairs of words.
+    `timing`: "fixed" makes every draw take the same rounds; else how long one takes tells about the word.
     Shapes: table [V, D], public.
     Guarantee: pure epsilon `certificate.epsilon` <= `epsilon` between any two tokens (docs/proofs/tokens.md).
     Edge cases: words of equal vectors have equal laws; a table of one point draws uniformly and costs 0.
@@ -42,7 +43,9 @@ class Exponential(TableMechanism):
         *,
         calibrate: str = "exact",
         utility: str = "distance",
+        timing: str = "fast",
     ) -> None:
+        self.timing = timing_of(self.name, timing)
         self.epsilon, self.calibrate = asked(self.name, epsilon, calibrate), calibrate
         if utility not in UTILITIES:
             raise RefusedInput(f"{self.name}: utility must be distance or cosine, got {utility!r}; name one of them")
@@ -56,7 +59,11 @@ class Exponential(TableMechanism):
         )
 
     def _law(self, sharpness: float) -> Law:
-        return NativeLaw(self.levelled, decaying_weights(sharpness, self.levelled.levels.last, self.size))
+        return NativeLaw(
+            self.levelled,
+            decaying_weights(sharpness, self.levelled.levels.last, self.size),
+            fixed=self.timing == "fixed",
+        )
 
     def parameters(self) -> Mapping[str, Any]:
-        return {**super().parameters(), "utility": self.utility}
+        return {**super().parameters(), "utility": self.utility, "timing": self.timing}

@@ -15,7 +15,7 @@ from privkt_mechanisms.byte_table import LevelledTable, byte_table, levels_up_to
 from privkt_mechanisms.calibration import CALIBRATIONS, asked, certificate_of, sharpest
 from privkt_mechanisms.laws import IntegerLaw
 from privkt_mechanisms.native_law import NativeLaw
-from privkt_mechanisms.tokens import PROOF, TableMechanism
+from privkt_mechanisms.tokens import PROOF, TableMechanism, timing_of
 from privkt_mechanisms.weights import decaying_weights
 
 METRIC = "euclidean (int8 table)"
@@ -29,10 +29,16 @@ class MetricMechanism(TableMechanism):
     """
 
     def _set_up(
-        self, table: ArrayLike, epsilon: Fraction | float | str, calibrate: str, gamma: float | None, unit_gamma: float
+        self,
+        table: ArrayLike,
+        epsilon: Fraction | float | str,
+        calibrate: str,
+        gamma: float | None,
+        unit_gamma: float,
+        timing: str,
     ) -> None:
         """`gamma` in units of the table, or None for `unit_gamma` of the diameter."""
-        self.calibrate = calibrate
+        self.calibrate, self.timing = calibrate, timing_of(self.name, timing)
         self.epsilon = asked(self.name, epsilon, calibrate, (*CALIBRATIONS, "metric"))
         self.table = byte_table(self.name, table)
         self.size = self.table.size
@@ -53,7 +59,11 @@ class MetricMechanism(TableMechanism):
             )
 
     def _law(self, sharpness: float) -> IntegerLaw:
-        return NativeLaw(self.levelled, decaying_weights(sharpness, self.levelled.levels.last, self.size))
+        return NativeLaw(
+            self.levelled,
+            decaying_weights(sharpness, self.levelled.levels.last, self.size),
+            fixed=self.timing == "fixed",
+        )
 
     def distance(self, x: int, y: int) -> float:
         """The metric of the guarantee, in units of the table."""
@@ -96,6 +106,7 @@ class MetricMechanism(TableMechanism):
     def parameters(self) -> Mapping[str, Any]:
         return {
             **super().parameters(),
+            "timing": self.timing,
             "gamma": self.gamma,
             "diameter": self.diameter,
             "metric_epsilon": self.metric_epsilon,

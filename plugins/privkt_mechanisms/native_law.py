@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -9,13 +10,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from privkt.privacy.weights import exact_epsilon, floor_logs
-from privkt_mechanisms.byte_table import Ids
+from privkt_mechanisms.byte_table import Ids, Integers, LevelledTable
 from privkt_mechanisms.laws import IntegerLaw, Law
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from privkt.kernels import ByteTable, Levels, Neighbours
+    from privkt.kernels import ByteTable, FixedTime, Levels, Neighbours
+
+# After the last round a uniform word comes, with probability 2^-128 at most: far less than one unit of the logarithms.
+_LEFT_OVER = 2.0**-24
 
 
 @dataclass
@@ -34,8 +38,26 @@ class NativeLaw(IntegerLaw):
     Guarantee: that of `IntegerLaw`, drawn from a ChaCha20 key of the operating system's that one call uses up.
     Edge cases: draws look at the whole vocabulary until as many were made as it has words; then a list of each word's
         neighbours is made once, from which a draw takes microseconds. Which of the two ran never shows in the law.
+        With `fixed` it is made at once, and each draw takes a number of rounds that no word changes.
         Under PRIVKT_KERNELS=reference, whose key stream is no secret, numpy draws from the system's bytes instead.
     """
+
+    def __init__(self, levelled: LevelledTable, weights: Integers, *, fixed: bool = False) -> None:
+        super().__init__(levelled, weights)
+        # a law of one weight takes as long for every word as it is
+        self.fixed = fixed and weights[0] != weights[-1]
+
+    @property
+    def epsilon_range(self) -> float:
+        found = super().epsilon_range
+        return math.nextafter(found, math.inf) if self.fixed else found
+
+    @cached_property
+    def _rounds(self) -> FixedTime:
+        from privkt import kernels
+
+        table = self._table
+        return kernels.fixed_time(table.rows, self.levelled.table.neighbours, table.levels, self._weights)
 
     @cached_property
     def _weights(self) -> Tensor:
@@ -62,13 +84,16 @@ class NativeLaw(IntegerLaw):
         if not kernels.is_private():
             return super().draw(ids)
         table, key, wanted = self._table, kernels.new_key(), torch.from_numpy(np.array(ids, np.int64))
-        if table.near is None and table.streamed + len(ids) > self.size:
+        if table.near is None and (self.fixed or table.streamed + len(ids) > self.size):
             table.near = self.levelled.table.neighbours
         if table.near is None:
             table.streamed += len(ids)
             drawn = kernels.draw_words(table.rows, table.levels, self._weights, key, 0, ids=wanted)
         else:
-            drawn = kernels.draw_words_near(table.rows, table.near, table.levels, self._weights, wanted, key, 0)
+            rounds = self._rounds if self.fixed else None
+            drawn = kernels.draw_words_near(
+                table.rows, table.near, table.levels, self._weights, wanted, key, 0, fixed=rounds
+            )
         return drawn.numpy()
 
     def draw_block(self, ids: Ids) -> Ids:
@@ -90,4 +115,4 @@ class NativeLaw(IntegerLaw):
         totals = kernels.weight_totals(table.rows, table.levels, self._weights, ids=every)
         logs = floor_logs(self.weights).tolist(), floor_logs(totals.numpy()).tolist()
         most, least = kernels.log_extremes(table.rows, table.levels, *logs)
-        return exact_epsilon(most.tolist(), least.tolist())
+        return exact_epsilon(most.tolist(), least.tolist()) + (_LEFT_OVER if self.fixed else 0.0)

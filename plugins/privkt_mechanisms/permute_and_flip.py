@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from functools import cached_property
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from privkt_mechanisms import uniform
 from privkt_mechanisms.byte_table import Floats, Ids
@@ -26,6 +28,16 @@ class PermuteAndFlip(Exponential):
 
     name = "permute_and_flip"
     bounded_range = False
+
+    def __init__(
+        self,
+        table: ArrayLike,
+        epsilon: Fraction | float | str,
+        *,
+        calibrate: str = "exact",
+        utility: str = "distance",
+    ) -> None:
+        super().__init__(table, epsilon, calibrate=calibrate, utility=utility)
 
     def _law(self, sharpness: float) -> Law:
         return FlipLaw(self.levelled, decaying_weights(sharpness, self.levelled.levels.last, self.size))

@@ -18,6 +18,7 @@ class SanText(MetricMechanism):
 
     `calibrate`: "exact" (default) and "range" take `epsilon` for what any two words may cost; "metric" takes it for k,
     nats a unit of distance, as published.
+    `timing`: that of `Exponential`.
     Guarantee: metric: k a unit of distance plus what rounding adds; pure epsilon `certificate.epsilon` for any two
         words (docs/proofs/tokens.md). Both are in `parameters`.
     Raises: RefusedInput, as `Exponential` does; also where k times the diameter is more than the weights' bits hold.
@@ -27,8 +28,10 @@ class SanText(MetricMechanism):
 
     name = "santext"
 
-    def __init__(self, table: ArrayLike, epsilon: Fraction | float | str, *, calibrate: str = "exact") -> None:
-        self._set_up(table, epsilon, calibrate, None, 1.0)
+    def __init__(
+        self, table: ArrayLike, epsilon: Fraction | float | str, *, calibrate: str = "exact", timing: str = "fast"
+    ) -> None:
+        self._set_up(table, epsilon, calibrate, None, 1.0, timing)
 
 
 class SanTextPlus(Unproven, SanText):

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from privkt.contracts import TokenMechanism
-from privkt.privacy import Certificate, Guarantee, Kind, Neighbouring, Unit, none_event, pure_event
+from privkt.privacy import Certificate, Guarantee, Kind, Neighbouring, RefusedInput, Unit, none_event, pure_event
 from privkt_mechanisms.byte_table import ByteTable
 from privkt_mechanisms.laws import Law
 
@@ -17,6 +17,15 @@ if TYPE_CHECKING:
     from dp_accounting import DpEvent
 
 PROOF = "docs/proofs/tokens.md"
+
+TIMINGS = ("fast", "fixed")
+
+
+def timing_of(subject: str, timing: str) -> str:
+    """Raises: RefusedInput, unless it is fast or fixed."""
+    if timing not in TIMINGS:
+        raise RefusedInput(f"{subject}: timing must be fast or fixed, got {timing!r}; name one of them")
+    return timing
 
 
 class TableMechanism(TokenMechanism):

@@ -32,6 +32,7 @@ class TestExponential(TokenMechanismSuite):
             made(TWINS, "1/2", calibrate="range"),
             made(TABLE, 8, utility="cosine"),
             made(np.ones((3, 2)), 1.0),
+            made(TWINS, 4.0, timing="fixed"),
         ]
 
 
@@ -116,6 +117,7 @@ def test_a_head_and_its_tail_have_their_exact_shares():
     [
         ({"epsilon": 0}, "epsilon must be a finite number > 0"),
         ({"epsilon": 1, "calibrate": "hope"}, "calibrate must be one of exact, range, got 'hope'"),
+        ({"epsilon": 1, "timing": "slow"}, "timing must be fast or fixed, got 'slow'"),
         ({"epsilon": 1, "utility": "euclid"}, "utility must be distance or cosine, got 'euclid'"),
         ({"epsilon": 200, "calibrate": "range"}, "smallest weight 10 bits"),
     ],

@@ -24,7 +24,7 @@ class TestSanText(TokenMechanismSuite):
 
     def mechanisms(self):
         return [
-            made("santext", TABLE, 3.0),
+            made("santext", TABLE, 3.0, timing="fixed"),
             made("santext", TABLE, 2.0, calibrate="metric"),
             made("santext", np.vstack([TABLE, TABLE[:2]]), 1.0, calibrate="range"),
             made("santext", np.zeros((3, 1)), 1.0),
