@@ -10,15 +10,14 @@ own is compared by the token. The public table's set-up (list of neighbours, cer
 
 from __future__ import annotations
 
-import argparse
-import json
+import functools
 import multiprocessing
 import statistics
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
+import measuring
 import torch
 from torch import Tensor
 
@@ -91,45 +90,33 @@ CONTENDERS: dict[str, tuple[Callable[[Setting], Any], int]] = {
 }
 
 
-def _resident(field: str) -> int:
-    """VmHWM (highest since the last reset) or VmRSS (now) of this process, in bytes. Linux only."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(field + ":"))
-
-
-def peak_memory(name: str, setting: dict[str, Any], threads: int) -> int:
-    """Bytes that a call needs beyond its inputs; run in a fresh process."""
+def peak_memory(name: str, setting: dict[str, Any], threads: int) -> float | None:
+    """MiB that a call needs beyond its inputs; run in a fresh process."""
     torch.set_num_threads(threads)
     run = CONTENDERS[name][0]
     run(Setting(200, 8, 4, 10.0, False))  # code and pools that come with the first call
     x = Setting(**setting, listed=run is rejection)
-    Path("/proc/self/clear_refs").write_text("5")  # VmHWM starts again
-    before = _resident("VmRSS")
+    peak = measuring.Peak("cpu")
     run(x)
-    return _resident("VmHWM") - before
+    return peak.mib()
 
 
 def measure(setting: dict[str, Any], rounds: int, threads: int) -> dict[str, dict[str, Any]]:
-    """Microseconds a token, ratios to the first by round, and peak memory."""
-    clock = time.thread_time if threads == 1 else time.perf_counter
-    x = Setting(**setting)
-    times: dict[str, list[float]] = {name: [] for name in CONTENDERS}
-    for _ in range(rounds + 1):
-        for name, (run, batches) in CONTENDERS.items():
-            start = clock()
-            run(x)
-            times[name].append((clock() - start) * 1e6 / (setting["batch"] * batches))
+    """Microseconds a token, how many times faster than the first contender in the same round, and peak memory."""
+    x, clock = Setting(**setting), measuring.clock_of("cpu", threads)
+    steps = {name: measuring.timed(functools.partial(run, x), clock) for name, (run, _) in CONTENDERS.items()}
+    times = measuring.take_turns(steps, rounds)
     result = {}
-    for name, all_times in times.items():
-        kept = all_times[1:]  # the first round warms up
-        ratios = [b / a for a, b in zip(kept, times[BASE][1:], strict=True)]
+    for name, (_, batches) in CONTENDERS.items():
+        each = [seconds * 1e6 / (setting["batch"] * batches) for seconds in times[name]]
+        base = [seconds * 1e6 / setting["batch"] for seconds in times[BASE]]
         with multiprocessing.get_context("spawn").Pool(1) as pool:
             memory = pool.apply(peak_memory, (name, setting, threads))
         result[name] = {
-            "microseconds_a_token": round(statistics.median(kept), 3),
-            "range": [round(min(kept), 3), round(max(kept), 3)],
-            "times_faster": round(statistics.median(ratios), 2),
-            "peak_mib": round(memory / 2**20, 2),
+            "microseconds_a_token": round(statistics.median(each), 3),
+            "range": [round(min(each), 3), round(max(each), 3)],
+            "times_faster": round(statistics.median(b / a for a, b in zip(each, base, strict=True)), 2),
+            "peak_mib": None if memory is None else round(memory, 2),
         }
     return result
 
@@ -145,29 +132,23 @@ def certificates(x: Setting) -> dict[str, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="a tiny case and few rounds: that it runs, not how fast")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--threads", type=int, default=1, help="torch's threads, and the kernels'")
-    parser.add_argument("--out", type=Path, help="write the result as JSON")
-    options = parser.parse_args()
+    assert __doc__ is not None
+    options = measuring.options(__doc__, 3).parse_args()
     torch.set_num_threads(options.threads)
-    isa = kernels.build_info()["cpu_isa"]
-    result: dict[str, Any] = {"threads": options.threads, "cpu_isa": isa, "base": BASE, "cases": {}}
+    result: dict[str, Any] = {"machine": measuring.describe("cpu", options.threads), "base": BASE, "cases": {}}
+    result["clock"] = measuring.clock_of("cpu", options.threads)
     for case, setting in (QUICK if options.quick else CASES).items():
         measured = measure(setting, 2 if options.quick else options.rounds, options.threads)
-        result["cases"][case] = {**setting, "contenders": measured}
+        result["cases"][case] = {**setting, "contenders": measured, "load": measuring.load()}
         print(case, setting)
         for name, m in measured.items():
-            print(
-                f"  {name:36} {m['microseconds_a_token']:10.2f} us a token, {m['times_faster']:8.1f} times the first; "
-                f"{m['peak_mib']:8.1f} MiB"
-            )
+            speed = f"{m['microseconds_a_token']:10.2f} us a token, {m['times_faster']:8.1f} times the first"
+            print(f"  {name:36} {speed}; {m['peak_mib']} MiB")
         if setting["certify"]:
             result["cases"][case]["certificates"] = found = certificates(Setting(**setting, listed=False))
             print(f"  range {found['eps_range']:.4f}, exact {found['eps_exact']:.4f}, {found['seconds']} s")
     if options.out:
-        options.out.write_text(json.dumps(result, indent=1) + "\n")
+        measuring.write(options.out, result)
 
 
 if __name__ == "__main__":

@@ -83,6 +83,16 @@ void bind_tokens_cpu(py::module_ &m) {
                             weights_of(how), {fixed[0], uint64_t(fixed[1]), uint64_t(fixed[2])}, at<int64_t>(ids), count,
                             at<int64_t>(out), words_of_key, step, offset, workspace.get());
   });
+  m.def("flip_draws_cpu", [](const WordArguments &words, const LevelArguments &how, int bits, uintptr_t ids, int64_t count,
+                             uintptr_t out, const py::bytes &key, uint64_t step, uint64_t offset, const std::string &isa) {
+    const TokenKernels &kernels = token_kernels(isa.c_str());
+    const NoiseKey words_of_key = key_from(key);
+    py::gil_scoped_release unlocked;
+    const DefaultFloats floats;
+    const std::unique_ptr<int64_t[]> workspace(new int64_t[size_t(flip_workspace(words[3], words[2]))]);
+    kernels.flip_draws(words_at(words), levels_of(how), at<int32_t>(uintptr_t(how[3])), bits, at<int64_t>(ids), count,
+                       at<int64_t>(out), words_of_key, step, offset, workspace.get());
+  });
   m.def("selected_words_cpu", [](const QueryArguments &queries, const WordArguments &words, const LevelArguments &how,
                                  uintptr_t r, uintptr_t words_drawn, const std::string &isa) {
     const DefaultFloats floats;

@@ -64,14 +64,15 @@ constexpr int kGroups = 2;
 constexpr int kGroups = 1;
 #endif
 
-// Blocks first, first + 1, ...: out[g][w][lane] is word w of block first + g kLanes + lane.
-static inline void chacha20_blocks(const NoiseKey &key, uint64_t first, uint64_t step, uint32_t out[kGroups][16][kLanes]) {
+// Blocks first, first + stride, ...: out[g][w][lane] is word w of block first + (g kLanes + lane) stride.
+static inline void chacha20_blocks(const NoiseKey &key, uint64_t first, uint64_t step, uint32_t out[kGroups][16][kLanes],
+                                   uint64_t stride = 1) {
   const uint32_t constants[4] = {0x61707865u, 0x3320646eu, 0x79622d32u, 0x6b206574u};
   uint32_t low[kGroups][kLanes], high[kGroups][kLanes];
   Lanes x[kGroups][16];
   for (int g = 0; g < kGroups; ++g) {
     for (int i = 0; i < kLanes; ++i) {
-      const uint64_t block = first + uint64_t(g * kLanes + i);
+      const uint64_t block = first + uint64_t(g * kLanes + i) * stride;
       low[g][i] = uint32_t(block);
       high[g][i] = uint32_t(block >> 32);
     }

@@ -14,13 +14,15 @@
                     int32_t *, int64_t *);                                                                                   \
   void rejection_draws(const ByteRows &, const NeighbourList &, const Levels &, const WeightTable &, const FixedTime &,      \
                        const int64_t *, int64_t, int64_t *, const NoiseKey &, uint64_t, uint64_t, int64_t *);                \
+  void flip_draws(const ByteRows &, const Levels &, const int32_t *, int, const int64_t *, int64_t, int64_t *,               \
+                  const NoiseKey &, uint64_t, uint64_t, int64_t *);                                                          \
   void selected_words(const ByteQueries &, const ByteRows &, const Levels &, const WeightTable &, const uint64_t *,          \
                       int64_t *, int64_t *);                                                                                 \
   }
 #define PRIVKT_TABLE(isa)                                                                                                    \
   TokenKernels {                                                                                                             \
     #isa, isa::weight_totals, isa::exponential_draws, isa::nearest_words, isa::row_extremes, isa::rejection_draws,           \
-        isa::selected_words                                                                                                  \
+        isa::flip_draws, isa::selected_words                                                                                 \
   }
 
 PRIVKT_DECLARE(scalar)

@@ -8,6 +8,8 @@ namespace privkt::PRIVKT_ISA {
 namespace {
 
 constexpr int kTogether = kGroups * kLanes;
+static_assert(kTogether <= kListsTogether, "the lists' sums must fit the workspace");
+constexpr int kAhead = 3;  // proposals whose words are fetched before their turn
 
 struct Proposals {
   const ByteRows &words;
@@ -16,6 +18,7 @@ struct Proposals {
   const WeightTable &weights;
   int64_t word;
   uint64_t *summed;  // weights of the list, each with those before it
+  uint64_t listed, tail;
 
   const int32_t *ids() const { return list.ids + word * list.k; }
   const int32_t *distances() const { return list.distances + word * list.k; }
@@ -32,6 +35,23 @@ struct Proposals {
     }
     for (; j < list.k; ++j) summed[j] = sum += weight_at(weights, level_of(distances()[j], levels));
     return sum;
+  }
+
+  void weigh() {
+    listed = sum_list();
+    tail = list.k < words.count ? farthest() : 0;
+  }
+
+  // Asks memory for the words that the token's first proposals will compare; whether they are refused is not looked at.
+  void fetch(const uint32_t *first, int stride) const {
+    for (int n = 0; n < kAhead; ++n) {
+      const uint64_t word = first[2 * n * stride] | uint64_t(first[(2 * n + 1) * stride]) << 32;
+      const uint64_t u = multiplied(word, listed + uint64_t(words.count) * tail).high;
+      if (u < listed) return;
+      const int64_t other = int64_t((u - listed) / tail);
+      for (int64_t j = 0; j < words.width; j += 64) PRIVKT_PREFETCH(words.data + other * words.stride + j);
+      PRIVKT_PREFETCH(words.bias + other);
+    }
   }
 
   // The place of the list whose stretch holds u: how many end at or before it. Reads the whole list, whatever u is.
@@ -53,8 +73,7 @@ struct Proposals {
 };
 
 int64_t drawn(Proposals &proposals, TokenStream &stream) {
-  const uint64_t listed = proposals.sum_list(), count = uint64_t(proposals.words.count);
-  const uint64_t tail = proposals.list.k < proposals.words.count ? proposals.farthest() : 0;
+  const uint64_t listed = proposals.listed, tail = proposals.tail, count = uint64_t(proposals.words.count);
   while (true) {
     const uint64_t u = uniform_below(listed + count * tail, stream);
     if (u < listed) return proposals.ids()[proposals.place_of(u)];
@@ -69,7 +88,7 @@ int64_t drawn_in_fixed_time(Proposals &proposals, TokenStream &stream, const Fix
   const uint64_t count = uint64_t(proposals.words.count);
   const uint64_t all = fixed.most_listed + count * fixed.most_tail;
   const uint64_t refused_all = refused_below(all), refused_count = refused_below(count), refused_tail = refused_below(fixed.most_tail);
-  const uint64_t listed = proposals.sum_list();
+  const uint64_t listed = proposals.listed;
   uint64_t out = 0, open = ~uint64_t(0);
   for (int64_t round = 0; round < fixed.rounds; ++round) {
     const Wide where = multiplied(next_word64(stream), all);
@@ -95,6 +114,7 @@ void rejection_draws(const ByteRows &words, const NeighbourList &list, const Lev
                      const FixedTime &fixed, const int64_t *ids, int64_t count, int64_t *out, const NoiseKey &key, uint64_t step,
                      uint64_t offset, int64_t *workspace) {
   uint32_t prepared[kGroups][16][kLanes];
+  uint64_t sums[kTogether][2];
   for (int64_t done = 0; done < count; done += kTogether) {
     const uint64_t first = offset + uint64_t(done);
     const int here = int(count - done < kTogether ? count - done : kTogether);
@@ -106,11 +126,23 @@ void rejection_draws(const ByteRows &words, const NeighbourList &list, const Lev
       }
     }
     chacha20_blocks(key, kTokenBlock | first, step, prepared);
+    const auto proposals_of = [&](int i) {
+      return Proposals{words, list, levels, weights, ids[done + i], reinterpret_cast<uint64_t *>(workspace) + i * list.k, 0, 0};
+    };
+    for (int i = 0; i < here; ++i) {
+      Proposals proposals = proposals_of(i);
+      proposals.weigh();
+      sums[i][0] = proposals.listed;
+      sums[i][1] = proposals.tail;
+      if (fixed.rounds == 0) proposals.fetch(&prepared[i / kLanes][0][i % kLanes], kLanes);
+    }
     for (int i = 0; i < here; ++i) {
       TokenStream stream = token_stream(key, step, first + uint64_t(i));
       stream.first = &prepared[i / kLanes][0][i % kLanes];
       stream.stride = kLanes;
-      Proposals proposals = {words, list, levels, weights, ids[done + i], reinterpret_cast<uint64_t *>(workspace)};
+      Proposals proposals = proposals_of(i);
+      proposals.listed = sums[i][0];
+      proposals.tail = sums[i][1];
       out[done + i] = fixed.rounds > 0 ? drawn_in_fixed_time(proposals, stream, fixed) : drawn(proposals, stream);
     }
   }

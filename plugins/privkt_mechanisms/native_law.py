@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 # After the last round a uniform word comes, with probability 2^-128 at most: far less than one unit of the logarithms.
 _LEFT_OVER = 2.0**-24
+_MOST_FLIPPED = 172032  # words that permute-and-flip's key stream has coins for
 
 
 @dataclass
@@ -30,6 +31,38 @@ class Table:
     levels: Levels
     near: Neighbours | None = None
     streamed: int = 0  # draws so far that looked at the whole vocabulary
+
+
+def table_of(levelled: LevelledTable) -> Table:
+    """Shared by all laws of one levelled table: neighbours do not depend on weights."""
+    if levelled.native is None:
+        from privkt import kernels
+
+        levels = levelled.levels
+        known = kernels.Levels(levels.last, levels.shift, levels.root)
+        levelled.native = Table(levelled.table.native, known)
+    return levelled.native
+
+
+def weights_of(weights: Integers) -> Tensor:
+    """As kernels take them: int32 where they fit."""
+    import torch
+
+    return torch.from_numpy(weights.astype(np.int32 if weights[0] < 2**31 else np.int64))
+
+
+def flipped(levelled: LevelledTable, weights: Integers, ids: Ids) -> Ids | None:
+    """Permute-and-flip's draws by the kernels, or None where they do not take these weights or so many words."""
+    import torch
+
+    from privkt import kernels
+
+    most = int(weights[0])
+    if not kernels.is_private() or not 2 <= most < 2**31 or most & (most - 1) or levelled.size > _MOST_FLIPPED:
+        return None
+    table, wanted = table_of(levelled), torch.from_numpy(np.array(ids, np.int64))
+    key = kernels.new_key()
+    return kernels.draw_flipped(table.rows, table.levels, weights_of(weights), wanted, key, 0).numpy()
 
 
 class NativeLaw(IntegerLaw):
@@ -56,25 +89,12 @@ class NativeLaw(IntegerLaw):
     def _rounds(self) -> FixedTime:
         from privkt import kernels
 
-        table = self._table
+        table = table_of(self.levelled)
         return kernels.fixed_time(table.rows, self.levelled.table.neighbours, table.levels, self._weights)
 
     @cached_property
     def _weights(self) -> Tensor:
-        import torch
-
-        return torch.from_numpy(self.weights.astype(np.int32 if self.weights[0] < 2**31 else np.int64))
-
-    @property
-    def _table(self) -> Table:
-        """Shared by all laws of one levelled table: neighbours do not depend on weights."""
-        if self.levelled.native is None:
-            from privkt import kernels
-
-            levels = self.levelled.levels
-            known = kernels.Levels(levels.last, levels.shift, levels.root)
-            self.levelled.native = Table(self.levelled.table.native, known)
-        return self.levelled.native
+        return weights_of(self.weights)
 
     def draw(self, ids: Ids) -> Ids:
         import torch
@@ -83,7 +103,8 @@ class NativeLaw(IntegerLaw):
 
         if not kernels.is_private():
             return super().draw(ids)
-        table, key, wanted = self._table, kernels.new_key(), torch.from_numpy(np.array(ids, np.int64))
+        table, key = table_of(self.levelled), kernels.new_key()
+        wanted = torch.from_numpy(np.array(ids, np.int64))
         if table.near is None and (self.fixed or table.streamed + len(ids) > self.size):
             table.near = self.levelled.table.neighbours
         if table.near is None:
@@ -111,7 +132,7 @@ class NativeLaw(IntegerLaw):
             return Law.epsilon_exact(self)
         if self.weights[0] == self.weights[-1]:
             return 0.0
-        table, every = self._table, torch.arange(self.size)
+        table, every = table_of(self.levelled), torch.arange(self.size)
         totals = kernels.weight_totals(table.rows, table.levels, self._weights, ids=every)
         logs = floor_logs(self.weights).tolist(), floor_logs(totals.numpy()).tolist()
         most, least = kernels.log_extremes(table.rows, table.levels, *logs)

@@ -8,7 +8,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import ArrayLike
 
-from privkt_mechanisms import uniform
+from privkt_mechanisms import native_law, uniform
 from privkt_mechanisms.byte_table import Floats, Ids
 from privkt_mechanisms.exponential import Exponential
 from privkt_mechanisms.laws import Law, WeightedLaw, selected
@@ -53,6 +53,10 @@ class FlipLaw(WeightedLaw):
     """
 
     slack = 1e-9
+
+    def draw(self, ids: Ids) -> Ids:
+        drawn = native_law.flipped(self.levelled, self.weights, ids)
+        return super().draw(ids) if drawn is None else drawn
 
     def draw_block(self, ids: Ids) -> Ids:
         weights = self.weight_rows(ids)

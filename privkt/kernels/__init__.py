@@ -15,7 +15,7 @@ from privkt.kernels.discrete import (
     representable_sigma,
 )
 from privkt.kernels.embeddings import clipped_embedding_sum, embedding_sqnorms
-from privkt.kernels.exponential import ByteTable, Levels, byte_table, draw_words, quantised, weight_totals
+from privkt.kernels.exponential import ByteTable, Levels, byte_table, draw_flipped, draw_words, quantised, weight_totals
 from privkt.kernels.factors import ClipFactors, clip_factors, row_sqnorms
 from privkt.kernels.grid import grid_scale
 from privkt.kernels.head import HeadGradient, head_gradient, linear_cross_entropy
@@ -68,6 +68,7 @@ __all__ = [
     "discrete_gaussian_",
     "discrete_grid",
     "discrete_tv_per_coordinate",
+    "draw_flipped",
     "draw_words",
     "draw_words_near",
     "embedding_sqnorms",

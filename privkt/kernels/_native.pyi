@@ -62,6 +62,18 @@ def rejection_draws_cpu(
     offset: int,
     isa: str,
 ) -> None: ...
+def flip_draws_cpu(
+    words: _Five,
+    how: _Five,
+    bits: int,
+    ids: int,
+    count: int,
+    out: int,
+    key: bytes,
+    step: int,
+    offset: int,
+    isa: str,
+) -> None: ...
 def selected_words_cpu(queries: _Six, words: _Five, how: _Five, r: int, words_drawn: int, isa: str) -> None: ...
 def discrete_gaussian_cpu(
     out: int, count: int, sigma: float, key: bytes, step: int, offset: int, accumulate: bool

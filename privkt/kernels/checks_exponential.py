@@ -13,6 +13,7 @@ MOST_LEVEL = 2**15 - 1
 SHIFTS = (-16, 30)
 MOST_TOTAL = 2**62
 TOKENS = 2**46
+MOST_FLIPPED = 10752 * 16
 
 
 def _bytes(op: str, name: str, x: Tensor) -> None:
@@ -195,5 +196,33 @@ def rejection_draws(
             f"{op}: a fixed time needs rounds and both bounds above 0 and their sum below 2^63, "
             f"got {rounds}, {most_listed} and {most_tail}; use fixed_time"
         )
+    _vector(op, "key", key, 32, (torch.uint8,))
+    _counter(op, offset, len(ids))
+
+
+def flip_draws(
+    ids: Tensor,
+    rows: Tensor,
+    bias: Tensor,
+    shift: int,
+    root: bool,
+    last: int,
+    weights: Tensor,
+    key: Tensor,
+    step: int,
+    offset: int,
+) -> None:
+    op = "flip_draws"
+    _table(op, rows, bias, ids, rows, bias)
+    _levels(op, shift, last)
+    _weights(op, weights, last, len(rows))
+    most = int(weights[0])
+    if weights.dtype != torch.int32 or most < 2 or most & (most - 1) or int(weights.max()) > most:
+        raise ValueError(
+            f"{op}: weights must be int32 and the first of them a power of two that none exceeds, got {most} first and "
+            f"{int(weights.max())} largest, {str(weights.dtype).removeprefix('torch.')}; scale them"
+        )
+    if len(rows) > MOST_FLIPPED:
+        raise ValueError(f"{op}: words must be at most {MOST_FLIPPED}, got {len(rows)}; use draw_words")
     _vector(op, "key", key, 32, (torch.uint8,))
     _counter(op, offset, len(ids))

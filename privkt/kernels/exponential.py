@@ -145,3 +145,23 @@ def _table(
 
 def _how(levels: Levels, weights: Tensor) -> tuple[int, bool, int, Tensor]:
     return levels.shift, levels.root, levels.last, weights
+
+
+def draw_flipped(
+    table: ByteTable, levels: Levels, weights: Tensor, ids: Tensor, key: bytes, step: int, offset: int = 0
+) -> Tensor:
+    """One word for each id by permute-and-flip: words in random order, each kept with chance weight / largest weight.
+
+    Shapes: weights [last + 1] int32, the first a power of two that none exceeds; ids [n] int64; the result [n] int64.
+    Guarantee: the first word kept is drawn, with exact probabilities; pure epsilon 2 ln(largest weight / smallest)
+        between any two ids, never worse than `draw_words` at the same weights; its loss is not of bounded range.
+        Draws depend on (key, step, offset + i) as those of `draw_words` do.
+    Edge cases: a word is at level 0 from itself, so that one is always kept.
+    Raises: ValueError for other weights, or more than 172032 words.
+    References: McKenna, Sheldon 2020, "Permute-and-Flip: A new mechanism for differentially private selection".
+    """
+    if not 0 <= step < 2**64:
+        raise ValueError(f"draw_flipped: step must be in [0, 2^64), got {step}; use a new key before it runs out")
+    signed = step - 2**64 if step >= 2**63 else step
+    how = _how(levels, weights)
+    return _schema.ops.flip_draws(ids, table.rows, table.sqnorms, *how, key_tensor(key), signed, offset)

@@ -167,3 +167,27 @@ def rejection_draws(
 
     native._split("rejection_draws", rows.device, len(ids), _TOKENS_A_THREAD, run)
     return out
+
+
+def flip_draws(
+    ids: Tensor,
+    rows: Tensor,
+    bias: Tensor,
+    shift: int,
+    root: bool,
+    last: int,
+    weights: Tensor,
+    key: Tensor,
+    step: int,
+    offset: int,
+) -> Tensor:
+    out = torch.empty_like(ids)
+    words, how, secret = _vectors(rows, bias), _how(shift, root, last, weights), bytes(key.tolist())
+    bits = int(weights[0]).bit_length() - 1
+
+    def run(start: int, stop: int) -> tuple[Any, ...]:
+        piece = (native._at(ids, start), stop - start, native._at(out, start))
+        return words, how, bits, *piece, secret, step % 2**64, offset + start, isa
+
+    native._split("flip_draws", rows.device, len(ids), _grain(rows), run)
+    return out

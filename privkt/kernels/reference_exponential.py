@@ -19,9 +19,8 @@ TOKEN_BITS, NUMBER_BITS = 46, 15
 MOST = 2**30 - 1
 
 
-def words(key: bytes, step: int, token: int) -> Iterator[int]:
-    """The token's own words of 64 bits, without end."""
-    number = 0
+def words(key: bytes, step: int, token: int, number: int = 0) -> Iterator[int]:
+    """The token's own words of 64 bits, without end, from its block `number` on."""
     while True:
         block = TOKEN_BLOCK | (number % 2**NUMBER_BITS) << TOKEN_BITS | token
         inputs = [block % 2**32, block >> 32, step % 2**32, step >> 32]

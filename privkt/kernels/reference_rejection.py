@@ -1,7 +1,8 @@
-"""Nearest words, extremes and draws by rejection: their truth, in Python's integers and slowly."""
+"""Nearest words, extremes, draws by rejection and by coins: their truth, in Python's integers and slowly."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from privkt.kernels.reference_exponential import below, level, levels_of, words
 
-_NO_LEVELS = (0, False, 2**31)  # distances themselves
+CHOICE_BLOCK = 10752
 
 
 def _two(pairs: list[tuple[int, int]]) -> tuple[Tensor, Tensor]:
@@ -121,3 +122,30 @@ def _in_fixed_time(
             found = which
     last = next(source) * count >> 64
     return last if found is None else found
+
+
+def flip_draws(
+    ids: Tensor,
+    rows: Tensor,
+    bias: Tensor,
+    shift: int,
+    root: bool,
+    last: int,
+    weights: Tensor,
+    key: Tensor,
+    step: int,
+    offset: int,
+) -> Tensor:
+    every, secret = weights.tolist(), bytes(key.tolist())
+    bits, drawn = every[0].bit_length() - 1, []
+    for place, row in enumerate(levels_of(rows, bias, ids, rows, bias, shift, root, last)):
+        both = itertools.islice(words(secret, step % 2**64, offset + place), (len(row) + 1) // 2)
+        coins = [half for word in both for half in (word % 2**32, word >> 32)]
+        choices = words(secret, step % 2**64, offset + place, CHOICE_BLOCK)
+        fallen = [v for v, (t, coin) in enumerate(zip(row, coins, strict=False)) if coin >> 32 - bits < every[t]]
+        kept = -1
+        for n, v in enumerate(fallen, 1):
+            if below(n, choices) == 0:
+                kept = v
+        drawn.append(kept)
+    return torch.tensor(drawn, dtype=torch.int64)

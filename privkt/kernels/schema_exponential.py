@@ -13,6 +13,7 @@ _COUNTER = "Tensor key, int step, int offset"
 SCHEMAS = {
     "weight_totals": f"({_TABLE}, {_LEVELS}) -> Tensor",
     "exponential_draws": f"({_TABLE}, {_LEVELS}, {_COUNTER}) -> Tensor",
+    "flip_draws": f"(Tensor ids, Tensor rows, Tensor bias, {_LEVELS}, {_COUNTER}) -> Tensor",
     "nearest_words": f"({_TABLE}, int k) -> (Tensor, Tensor)",
     "row_extremes": (
         f"({_TABLE}, int shift, bool root, int last, Tensor values, Tensor word_values) -> (Tensor, Tensor)"
@@ -41,6 +42,7 @@ def _nearest(queries: Any, query_bias: Any, ids: Any, rows: Any, bias: Any, k: i
 FAKES: dict[str, Callable[..., Any]] = {
     "weight_totals": _one_each,
     "exponential_draws": _one_each,
+    "flip_draws": lambda ids, *rest: torch.empty_like(ids),
     "nearest_words": _nearest,
     "row_extremes": _two_each,
     "rejection_draws": lambda ids, *rest: torch.empty_like(ids),

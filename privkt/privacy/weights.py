@@ -22,6 +22,7 @@ from privkt.privacy.errors import RefusedInput
 MOST_TOTAL = 2**62
 MOST_LEVEL = 2**15 - 1
 _NARROW = 2**31 - 1
+_USUAL = 2**30  # a power of two, for which a coin is as many bits
 _LEAST_PRECISE = 2**10  # a smallest weight below this is rounded by more than a thousandth
 _DIGITS = 60
 LOG_UNIT = 2**24
@@ -64,7 +65,7 @@ class WeightTable:
     def exponential(cls, epsilon: Fraction | float, last: int, words: int) -> WeightTable:
         """Weights exp(-epsilon/2 t/last) of the levels t = 0..last, so that eps_range is at most `epsilon`.
 
-        Units: 31 bits where they give every weight 10 bits or more, else as many as `words` allow.
+        Units: 30 bits where they give every weight 10 bits or more, else as many as `words` allow.
         Guarantee: eps_range <= epsilon, exactly: the weights are rounded, the ratio of the outermost is certified.
         Raises: RefusedInput where the smallest weight would have fewer than 10 bits.
         """
@@ -75,15 +76,18 @@ class WeightTable:
 
     @classmethod
     def decaying(cls, rate: Fraction | float, last: int, words: int) -> WeightTable:
-        """Weights exp(-rate t), rounded, of the levels t = 0..last; eps_range is at most 2 rate last, exactly."""
+        """Weights exp(-rate t), rounded, of the levels t = 0..last; eps_range is at most 2 rate last, exactly.
+
+        Units: the largest is a power of two.
+        """
         exact = Fraction(rate)
         if not exact >= 0 or not 0 <= last <= MOST_LEVEL or words < 1:
             raise RefusedInput(
                 f"WeightTable: rate must not be negative, last be in [0, {MOST_LEVEL}] and words at least 1, "
                 f"got {rate}, {last} and {words}"
             )
-        wide = (MOST_TOTAL - 1) // words
-        largest = min(_NARROW, wide)
+        wide = 1 << ((MOST_TOTAL - 1) // words).bit_length() - 1
+        largest = min(_USUAL, wide)
         least = _least(largest, exact * last)
         if least < _LEAST_PRECISE and largest < wide:
             largest, least = wide, _least(wide, exact * last)

@@ -15,7 +15,7 @@ from privkt.kernels import _schema, native
 KEY = torch.arange(32, dtype=torch.uint8)
 MASK = torch.tensor([True, False, True])
 IDS = torch.tensor([[0, 1, 2, 2, 3], [0] * 5, [3, 1, 3, 1, 3]])
-TOKEN_OPS = {"weight_totals", "exponential_draws", "nearest_words", "row_extremes", "rejection_draws"}
+TOKEN_OPS = {"weight_totals", "exponential_draws", "nearest_words", "row_extremes", "rejection_draws", "flip_draws"}
 NO_FLOATS = {
     "gaussian_noise_",
     "discrete_gaussian_",
@@ -40,6 +40,7 @@ def arguments(op: str) -> tuple:
     near = torch.tensor([[0, 2], [1, 2], [2, 0]], dtype=torch.int32)
     return {
         "nearest_words": (*table[:5], 2),
+        "flip_draws": (table[2], words, norms, 0, True, 9, torch.arange(16, 6, -1, dtype=torch.int32), KEY, 3, 4),
         "row_extremes": (*table[:8], torch.arange(10, dtype=torch.int32), norms),
         "rejection_draws": (table[2], words, norms, near, near, *table[5:], 0, 0, 0, KEY, 3, 4),
         "weight_totals": table,

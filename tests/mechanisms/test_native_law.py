@@ -6,6 +6,7 @@ from privkt_mechanisms.byte_table import LevelledTable, byte_table, levels_up_to
 from privkt_mechanisms.exponential import Exponential
 from privkt_mechanisms.laws import IntegerLaw
 from privkt_mechanisms.native_law import NativeLaw
+from privkt_mechanisms.permute_and_flip import FlipLaw
 from privkt_mechanisms.weights import decaying_weights
 
 from privkt.testing.statistics import CUT_OFF, chi_square_p
@@ -45,6 +46,17 @@ def test_the_reference_is_never_what_draws(monkeypatch: pytest.MonkeyPatch) -> N
     assert law.draw(np.arange(20)).shape == (20,)
     assert law.draw_block(np.arange(2)).shape == (2,)
     assert law.levelled.native is None
+
+
+@pytest.mark.parametrize("mode", ["native", "reference"])
+def test_permute_and_flip_draws_its_law(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the kernels, and by numpy where they are not private."""
+    monkeypatch.setenv("PRIVKT_KERNELS", mode)
+    law = law_of(25, 8.0, 5)
+    flips = FlipLaw(law.levelled, law.weights)
+    drawn = flips.draw(np.full(100_000, 11))
+    assert (law.levelled.native is None) == (mode == "reference")
+    assert chi_square_p(drawn.tolist(), dict(enumerate(flips.rows(np.array([11]))[0]))) > CUT_OFF
 
 
 def test_a_mechanism_draws_by_the_kernels() -> None:

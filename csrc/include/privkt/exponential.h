@@ -85,6 +85,12 @@ PRIVKT_FN uint64_t weight_at(const WeightTable &weights, int32_t level) {
 constexpr uint64_t kTokenBlock = uint64_t(1) << 61;
 constexpr int kTokenBits = 46, kTokenNumberBits = 15;
 
+// Permute-and-flip: 32-bit word n of a token's blocks is the coin of vocabulary word n; its choices, at most one a word of the
+// vocabulary, are from block kChoiceBlock on, where 2^12 words of 64 bits are left for those that are drawn again.
+constexpr uint64_t kChoiceBlock = 10752;
+constexpr int64_t kMostFlipped = int64_t(kChoiceBlock) * 16;
+static_assert(((uint64_t(1) << kTokenNumberBits) - kChoiceBlock) * 8 >= uint64_t(kMostFlipped) + 4096, "choices must fit");
+
 // Block 0 of a token may lie in memory already, word w at first[w * stride].
 struct TokenStream {
   const uint32_t *key;
@@ -156,7 +162,11 @@ constexpr int64_t token_workspace(int64_t width, int64_t words) {  // in 64-bit 
 constexpr int64_t nearest_workspace(int64_t width, int64_t words, int64_t k) {
   return token_workspace(width, words) + token_rows(width) * k;
 }
-constexpr int64_t rejection_workspace(int64_t k) { return k + 64; }
+constexpr int64_t flip_workspace(int64_t width, int64_t words) {  // 2^9 coins of a token at a time, its state of 2^5 integers
+  return token_workspace(width, words) + token_rows(width) * (256 + 32);
+}
+constexpr int64_t kListsTogether = 32;
+constexpr int64_t rejection_workspace(int64_t k) { return kListsTogether * k; }
 
 struct TokenKernels {
   const char *isa;
@@ -177,6 +187,10 @@ struct TokenKernels {
   void (*rejection_draws)(const ByteRows &words, const NeighbourList &list, const Levels &levels, const WeightTable &weights,
                           const FixedTime &fixed, const int64_t *ids, int64_t count, int64_t *out, const NoiseKey &key,
                           uint64_t step, uint64_t offset, int64_t *workspace);
+  // Permute-and-flip for ids of the table: word v's coin falls with probability weights[its level] / 2^bits, and one of the words
+  // whose coin fell is drawn uniformly. int32 weights, of which the first and largest is 2^bits; at most kMostFlipped words.
+  void (*flip_draws)(const ByteRows &words, const Levels &levels, const int32_t *weights, int bits, const int64_t *ids,
+                     int64_t count, int64_t *out, const NoiseKey &key, uint64_t step, uint64_t offset, int64_t *workspace);
   // words_drawn[i] = the word whose stretch of [0, total of query i) holds r[i], so that tests can enumerate every draw.
   void (*selected_words)(const ByteQueries &queries, const ByteRows &words, const Levels &levels, const WeightTable &weights,
                          const uint64_t *r, int64_t *words_drawn, int64_t *workspace);
