@@ -279,5 +279,5 @@ def _lines(facts: dict[str, Any]) -> list[str]:
         f"{value:.3g} ({'the very token' if m == str(size) else f'one of {m} groups of tokens'})"
         for m, value in facts["ceiling"].items()
     )
-    lines.append(f"  a token's meaning survives at most so often, whatever the mechanism: {ceilings}")
+    lines.append(f"  the least lucky token's meaning survives at most so often, whatever the mechanism: {ceilings}")
     return lines
