@@ -41,8 +41,8 @@ def make_plan(config: FedCoTConfig, task: Task, facts: PublicFacts, budget: Budg
                 guarantee=allocation.cost.guarantee,
                 event_json=event_to_json(allocation.cost.event),
                 facts=tuple(
-                    f"a {name}'s tokens, of a vocabulary of {vocabulary.size:,}: no mechanism of this epsilon brings every "
-                    f"one of them through unchanged with a chance above {rounded_up(100 * share, 3)} %"
+                    f"a {name}'s tokens, of a vocabulary of {vocabulary.size:,}: no mechanism of this epsilon brings "
+                    f"every one of them through unchanged with a chance above {rounded_up(100 * share, 3)} %"
                     for name, share in ceilings.items()
                 ),
             ),
@@ -103,7 +103,7 @@ def _warnings(kept: float, epsilon: float) -> list[str]:
     found = []
     if kept < 0.05:
         found.append(
-            f"not every token can come through with a chance above {100 * kept:.2g} %: the server may see little but noise, "
+            f"not every token can come through with a chance above {100 * kept:.2g} %: the server may see mostly noise, "
             "and rationales then help by chance; take fewer tokens a row, a larger epsilon or a smaller vocabulary"
         )
     if 20 < epsilon < math.inf:
