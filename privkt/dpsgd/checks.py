@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal
 
 import torch
@@ -37,6 +38,37 @@ def need_data_set(dataset: Any, size: int | None) -> None:
             f"PrivateTraining: the declared size must be the number of records, got {size} declared and another number "
             "of records; declare the size that the data really has"
         )
+
+
+def need_order(collate: Callable[[Sequence[int]], Any], size: int) -> None:
+    """Refuses a collate_fn that sorts: rows in an order of their own would meet the masks of other places.
+
+    A piece's fillers are copies of its first record: sorted to the front, they would count in place of others.
+    Edge cases: the first 32 records are looked at; what differs for the same records (a random mask) is not compared.
+    """
+    count = min(32, size)
+    places = list(range(count))
+    once, again, back = (list(_tensors(collate(order))) for order in (places, places, places[::-1]))
+    for one, same, other in zip(once, again, back, strict=False):
+        if one.dim() == 0 or len(one) != count or not torch.equal(one, same):
+            continue
+        between_places = one.dim() > 1 and one.shape[1] == count and torch.equal(one, other)
+        if not between_places and not torch.equal(one, other.flip(0)):
+            raise RefusedTraining(
+                "PrivateTraining: collate_fn must keep the order of its records, got another order for the same "
+                "records in reverse; do not sort batches (masks belong to places, and a record could count twice)"
+            )
+
+
+def _tensors(batch: Any) -> Iterator[Tensor]:
+    if isinstance(batch, Tensor):
+        yield batch
+    elif isinstance(batch, list | tuple):
+        for part in batch:
+            yield from _tensors(part)
+    elif hasattr(batch, "values"):
+        for part in batch.values():
+            yield from _tensors(part)
 
 
 def need_users(users: object, records_per_user: int | None) -> None:

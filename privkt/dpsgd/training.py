@@ -20,6 +20,7 @@ from privkt.dpsgd.checks import (
     need_data_set,
     need_losses,
     need_optimizer,
+    need_order,
     need_users,
     samples_at_once,
 )
@@ -234,6 +235,7 @@ class PrivateTraining:
         single = self._engine if self._engine.records_per_unit == 1 else Engine(self.model)
         rehearsal = Rehearsal(single, self._plan.max_grad_norm, self._rehearse_records, self._memory.watch)
         with undisturbed(self.model):
+            need_order(self._collate, len(self._dataset))
             try:
                 for indices, mask in rehearsal.batches():
                     if rehearsal.through_engine:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from privkt.dpsgd import Keys, RefusedTraining
-from privkt.dpsgd.checks import computes_in_half
+from privkt.dpsgd.checks import computes_in_half, need_order
 from privkt.dpsgd.plan import HALF_PRECISION
 from privkt.privacy import Budget
 
@@ -100,3 +100,33 @@ def test_a_training_cannot_be_copied(dp, sampler):
     """Two copies would add the same noise to sums at other weights: their difference is what noise should hide."""
     with pytest.raises(RefusedTraining, match="got a copy of the training"):
         copy.deepcopy(dp.training(sampler=sampler, test_keys=Keys.for_tests(0)))
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_a_collate_fn_that_sorts_is_refused_and_nothing_is_spent(dp, ledger, reverse):
+    """Three first records of one length pass the rehearsal; emptying another then moved the sum by 3.4 norms."""
+
+    def by_length(rows):
+        return dp.collate(sorted(rows, key=len, reverse=reverse))
+
+    records = [[i + 1] * 8 for i in range(3)] + dp.records(57)
+    settings = {"dataset": records, "verify": True, "budget": Budget(8.0, 1e-3, ledger=ledger)}
+    with pytest.raises(RefusedTraining, match="collate_fn must keep the order of its records"):
+        dp.run(dp.training(collate_fn=by_length, **settings))
+    assert ledger.charges() == ()
+    dp.run(dp.training(**settings))
+
+
+@pytest.mark.parametrize("shuffled", [False, True])
+def test_random_columns_and_those_between_places_are_no_other_order(shuffled):
+    def collate(places):
+        rows = torch.tensor(places)
+        noise, among = torch.rand(len(places)), torch.ones(len(places), len(places)).tril()
+        return {"rows": rows.sort().values if shuffled else rows, "some": (noise, [among, "text"]), "one": rows.sum()}
+
+    if shuffled:
+        with pytest.raises(RefusedTraining, match="collate_fn must keep the order"):
+            need_order(collate, 60)
+    else:
+        need_order(collate, 60)
+        need_order(collate, 1)
