@@ -18,6 +18,9 @@ def decaying_weights(sharpness: float, last: int, words: int, reach: int | None 
     """
     steps = last if reach is None else min(reach, last)
     near = WeightTable.decaying(Fraction(sharpness) / 2 / max(steps, 1), steps, words).weights
+    # the largest a power of two, for coins of so many bits; rounding up keeps every ratio to it within what it was
+    top = 1 << near[0].bit_length() - 1
+    near = tuple(-(-weight * top // near[0]) for weight in near)
     return np.pad(np.array(near, dtype=np.int64), (0, last - steps), mode="edge")
 
 
