@@ -8,7 +8,7 @@ import importlib.util
 import os
 import platform
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +74,12 @@ def _source() -> str:
     files = {file for folder in folders for part in ("dpsgd", "kernels") for file in (folder / part).glob("*.py")}
     if native is not None and native.origin is not None:
         files.add(Path(native.origin))
+    return _digest(files)
+
+
+def _digest(files: Iterable[Path]) -> str:
+    """The same for the same files, in whatever order they come: two folders have modules of one name."""
     digest = hashlib.sha256()
-    for file in sorted(files, key=lambda file: file.name):
-        digest.update(file.name.encode() + b"\0" + hashlib.sha256(file.read_bytes()).digest())
+    for name, file in sorted((f"{file.parent.name}/{file.name}", file) for file in files):
+        digest.update(name.encode() + b"\0" + hashlib.sha256(file.read_bytes()).digest())
     return digest.hexdigest()[:12]

@@ -96,3 +96,16 @@ def test_the_machine_is_described_without_its_name(measuring: Any) -> None:
     assert "/" not in "".join(map(str, machine.values()))
     assert measuring.slug({"gpu": None, "cpu": "AMD EPYC", "cores": 2}) == "amd-epyc-2-cores"
     assert measuring.slug({"gpu": "NVIDIA H200", "cpu": "any", "cores": 2}) == "nvidia-h200"
+
+
+def test_sources_have_one_digest_in_whatever_order_they_are_found(measuring: Any, tmp_path: Path) -> None:
+    from measuring.machine import _digest
+
+    files = [tmp_path / "a" / "noise.py", tmp_path / "b" / "noise.py"]
+    for number, file in enumerate(files):
+        file.parent.mkdir()
+        file.write_text(str(number))
+    before = _digest(files)
+    assert _digest(reversed(files)) == before
+    files[1].write_text("other")
+    assert _digest(files) != before

