@@ -159,7 +159,7 @@ class PrivateTraining:
         self._rehearse_records = max(1, min(3, size, row_memory // (8 * self._engine.width) - 1)) if verify else 0
         self._progress = progress or NoProgress()
         self._current: Current | None = None
-        self._broken = self._charged = False
+        self._broken = self._charged = self._in_loop = False
         self._release: Release[Any] | None = None
         self._done = 0
         sampler_state = self._restore()
@@ -198,6 +198,12 @@ class PrivateTraining:
                 "PrivateTraining: a step must end before the next begins, got one that failed half-way; make the "
                 "training again, which resumes from its last checkpoint"
             )
+        if self._in_loop:  # pieces of one draw would be added to the sum of another
+            raise TrainingError(
+                "PrivateTraining: one loop may run at a time, got a second one begun before the first ended; close the "
+                "first iterator"
+            )
+        self._in_loop = True
         task = self._progress.task("private training", self._plan.steps, "step")
         task.advance(self._done)
         try:
@@ -216,6 +222,7 @@ class PrivateTraining:
                         self._need_stepped()
                     task.advance(1)
         finally:
+            self._in_loop = False
             self._current = None
             self._engine.close()
 

@@ -433,3 +433,16 @@ def test_many_runs_fit_into_a_ledger_that_adds_divergences(dp, tmp_path):
     assert len(ledger.charges()) == 12
     slacks = [entry.body["slack_delta"] for entry in ledger.entries() if entry.kind == "charge"]
     assert all(0 < slack < 1e-12 for slack in slacks)
+
+
+def test_a_second_loop_is_refused_while_the_first_runs(dp):
+    """Interleaved, pieces of one draw would be added to another's sum."""
+    training = dp.training()
+    first = iter(training)
+    batch = next(first)
+    with pytest.raises(TrainingError, match="one loop may run at a time"):
+        next(iter(training))
+    training.step(training.causal_lm_losses(batch))  # the first is untouched
+    first.close()
+    dp.run(training)
+    assert training.steps_taken == 3
