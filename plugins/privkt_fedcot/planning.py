@@ -103,7 +103,7 @@ def _warnings(kept: float, epsilon: float) -> list[str]:
     found = []
     if kept < 0.05:
         found.append(
-            f"not every token can come through with a chance above {100 * kept:.2g} %: the server may see mostly noise, "
+            f"not every token can come through with a chance above {100 * kept:.2g} %: the server sees mostly noise, "
             "and rationales then help by chance; take fewer tokens a row, a larger epsilon or a smaller vocabulary"
         )
     if 20 < epsilon < math.inf:
