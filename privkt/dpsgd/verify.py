@@ -1,15 +1,17 @@
 """The check before the first step: does the engine give, on this very model, what a loop over samples gives?
 
 It rehearses the user's own loop body on a few records (or units of records): first all of them through the engine
-(with a padding sample), then again with one record masked out and all gradients kept as products that can be, then one
-record at a time through ordinary autograd. It looks at norms and clipped sums, which are what training uses. Nothing of
-it counts as a step. The outcome is private and local; its message holds pass or fail and a layer's name.
+(with a padding sample), then again with one record masked out and all gradients kept as products that can be, then
+one record at a time through ordinary autograd, all with dropout off; last, in training mode, it asks whether a
+record's loss changes with another record of the batch. It looks at norms and clipped sums, which are what training
+uses. Nothing of it counts as a step. The outcome is private and local; its message holds pass or fail and a layer's
+name.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
@@ -20,6 +22,7 @@ from privkt.dpsgd.engine import Engine
 from privkt.dpsgd.errors import VerificationFailed
 from privkt.dpsgd.gradients import SampleGradients
 from privkt.dpsgd.memory import Watch
+from privkt.dpsgd.sampling import layer_randomness
 
 _TOLERANCE = 1e-4  # of a sample's whole gradient; float32 rounding stays near 1e-6, a wrong rule is off by far more
 _HALF_TOLERANCE = 0.15  # bfloat16 and float16 models round every activation
@@ -44,6 +47,8 @@ class Rehearsal:
         self._with = torch.empty(0)
         self._moved = math.inf
         self._batch = 0
+        self._modes = {module: module.training for module in engine.model.modules()}
+        self._losses: Tensor | None = None
         self._wrong: str | None = None
 
     def batches(self) -> Iterator[tuple[list[int], list[bool]]]:
@@ -58,6 +63,11 @@ class Rehearsal:
             alone = [position for position, counted in zip(positions, counts, strict=True) if counted]
             with self._engine.anchored():
                 yield alone, [True] * len(alone)
+        if self._records > 1:
+            # Both hold every record, so that both are padded alike and dropout draws masks of one shape.
+            for last in (0, self._records - 1):
+                with as_trained(self._engine.model, self._modes):
+                    yield [*range(self._records), last], [True] * (self._records + 1)
 
     def _unit(self, number: int) -> tuple[list[int], list[bool]]:
         """Where units have several records: two of them, and padding."""
@@ -84,8 +94,10 @@ class Rehearsal:
             self._need_same(gradients)
             self._moved = _length(self._with.sub_(self._clipped(gradients))) / self._norm
             self._with = torch.empty(0)
-        else:
+        elif self._batch < 2 + self._records:
             self._compare(self._batch - 2, losses)
+        else:
+            self._need_uncoupled(losses.detach().double()[: self._records])
         self._batch += 1
 
     def judge(self) -> None:
@@ -120,6 +132,18 @@ class Rehearsal:
         assert self._rows is not None
         for position in range(1, self._records):
             self._need_equal(position, _row(gradients, position))
+
+    def _need_uncoupled(self, losses: Tensor) -> None:
+        """In training mode, with the same random state: other records' losses may not depend on the last one."""
+        if self._losses is None:
+            self._losses = losses
+            return
+        tolerance = _HALF_TOLERANCE if self._engine.half_precision else _TOLERANCE
+        if not bool(((losses - self._losses).abs() <= tolerance * (1e-2 + self._losses.abs())).all()):
+            self._wrong = self._wrong or (
+                "training mode: a record's loss must not depend on the others of its batch; the model couples samples "
+                "when it trains: train it without layers that mix them"
+            )
 
     def _compare(self, position: int, losses: Tensor) -> None:
         """One record's row against its gradient by ordinary autograd."""
@@ -170,6 +194,18 @@ def _row(gradients: SampleGradients, position: int) -> Tensor:
     row = torch.zeros(gradients.width, device=factors.device)
     gradients.add_clipped(row, factors)
     return row
+
+
+@contextmanager
+def as_trained(model: nn.Module, modes: Mapping[nn.Module, bool]) -> Iterator[None]:
+    """Training flags as in training, and each time the same random state; evaluation mode again afterwards."""
+    with layer_randomness(0):  # a known state: nothing of the rehearsal is added to anything
+        for module, mode in modes.items():
+            module.training = mode
+        try:
+            yield
+        finally:
+            model.eval()
 
 
 @contextmanager

@@ -81,6 +81,40 @@ def test_samples_that_are_coupled_are_found_and_nothing_is_spent(dp, ledger):
     assert _passes(dp, Coupled(0.0), ledger).steps_taken == 3  # the twin without the coupling
 
 
+def test_coupling_in_training_mode_alone_is_found_and_nothing_is_spent(dp, ledger):
+    """Rows and sums are right with dropout off, where most of the rehearsal looks."""
+
+    class InTraining(Coupled):
+        def forward(self, input_ids, attention_mask=None, use_cache=False):
+            hidden = self.words(input_ids)
+            if self.training:
+                hidden = hidden - self.coupling * hidden.mean((0, 1), keepdim=True)
+            return type("Output", (), {"logits": self.head(hidden)})()
+
+    with pytest.raises(VerificationFailed, match=r"^verify: fail, training mode: a record's loss must not depend"):
+        _passes(dp, InTraining(0.1).train(), ledger)
+    assert not ledger.charges()
+    assert _passes(dp, InTraining(0.1).eval(), ledger, steps=1).steps_taken == 1
+
+
+def test_a_rehearsal_left_in_training_mode_leaves_modes_and_random_numbers_alone(dp):
+    model = dp.make("llama-lora-dropout").train()
+    modes = {name: module.training for name, module in model.named_modules()}
+    training = dp.training(model, verify=True)
+    torch.manual_seed(5)
+    expected = torch.rand(4)
+    torch.manual_seed(5)
+    loop = iter(training)
+    batch = next(loop)
+    while {name: module.training for name, module in model.named_modules()} != modes:
+        training.step(training.causal_lm_losses(batch))
+        batch = next(loop)
+    assert training.steps_taken == 0
+    loop.close()
+    assert {name: module.training for name, module in model.named_modules()} == modes
+    assert torch.equal(torch.rand(4), expected)
+
+
 def test_coupled_losses_are_found(dp):
     training = dp.training(verify=True)
     with pytest.raises(VerificationFailed):
@@ -171,7 +205,7 @@ def test_units_of_several_records_are_rehearsed_with_padding_in_them(dp):
     unit = [True, True, False]
     assert seen[0] == ([0, 1, 0, 1, 2, 0, 2, 0, 0, 0, 0, 0], unit * 3 + [False] * 3)
     assert seen[1][1] == [False] * 3 + unit * 2 + [False] * 3
-    assert seen[2:] == [([0, 1], [True] * 2), ([1, 2], [True] * 2), ([2, 0], [True] * 2)]
+    assert seen[2:5] == [([0, 1], [True] * 2), ([1, 2], [True] * 2), ([2, 0], [True] * 2)]
 
 
 def test_wrong_sums_of_units_are_found(dp, monkeypatch):
@@ -185,7 +219,7 @@ def test_checkpointed_models_pass(dp, reentrant):
     model = dp.make("llama-lora")
     model.gradient_checkpointing_enable({"use_reentrant": reentrant})
     model.disable_input_require_grads()
-    assert len(_rehearse(dp, model)) == 5
+    assert len(_rehearse(dp, model)) == 7
 
 
 def test_wrong_products_are_found_where_rows_are_right(dp, monkeypatch):
@@ -208,8 +242,8 @@ def test_norms_below_those_of_the_summed_rows_are_found(dp, monkeypatch):
 
 
 def test_a_layer_without_a_rule_is_rehearsed(dp):
-    assert len(_rehearse(dp, Coupled(0.0))) == 5
-    assert len(_rehearse(dp, Biased())) == 5
+    assert len(_rehearse(dp, Coupled(0.0))) == 7
+    assert len(_rehearse(dp, Biased())) == 7
 
 
 class Biased(nn.Module):
