@@ -6,6 +6,7 @@ import math
 
 from privkt.contracts import PerturbationPlan, Plan, PublicFacts
 from privkt.privacy import Budget, RefusedInput, event_to_json
+from privkt.privacy.ceiling import utility_ceiling
 from privkt.privacy.guarantee import rounded_up
 from privkt_fedcot.arms import Arm
 from privkt_fedcot.config import FedCoTConfig
@@ -30,7 +31,7 @@ def make_plan(config: FedCoTConfig, task: Task, facts: PublicFacts, budget: Budg
     vocabulary = vocabulary_of(config.perturbation.vocabulary)
     worked = math.ceil(_TOKENS_A_WORD * len(worked_example(task, config.rationale.worked).split())) + _FRAME
     sent = facts.size * (worked + allocation.tokens)
-    ceilings = {name: ceiling(epsilon, vocabulary.size) for name, epsilon in allocation.epsilons.items()}
+    ceilings = {name: utility_ceiling(epsilon, vocabulary.size) for name, epsilon in allocation.epsilons.items()}
     return Plan(
         perturbations=(
             PerturbationPlan(
@@ -72,14 +73,6 @@ def make_plan(config: FedCoTConfig, task: Task, facts: PublicFacts, budget: Budg
         ),
         warnings=tuple(_warnings(max(ceilings.values()), allocation.cost.guarantee.epsilon)),
     )
-
-
-def ceiling(epsilon: float, outputs: int) -> float:
-    """The largest chance of coming out unchanged that every one of `outputs` tokens can have at once.
-
-    References: e^eps / (e^eps + m - 1), that of k-ary randomised response (Kairouz, Oh, Viswanath 2014).
-    """
-    return 1 / (1 + (outputs - 1) * math.exp(-epsilon)) if epsilon < 700 else 1.0
 
 
 def _need_decoder(config: FedCoTConfig) -> None:

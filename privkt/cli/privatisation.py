@@ -278,6 +278,7 @@ def _lines(facts: dict[str, Any]) -> list[str]:
     ceilings = ", ".join(
         f"{value:.3g} ({'the very token' if m == str(size) else f'one of {m} groups of tokens'})"
         for m, value in facts["ceiling"].items()
+        if int(m) <= size
     )
     lines.append(f"  the least lucky token's meaning survives at most so often, whatever the mechanism: {ceilings}")
     return lines

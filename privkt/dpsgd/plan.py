@@ -244,6 +244,11 @@ def make_plan(
         )
     # Never below the share that plans made without knowing the number of trainable values reserve: they agree then.
     slack_delta = max(sampler_slack(distance, budget.epsilon, noise), sampler_share(budget.delta))
+    if not slack_delta < budget.delta:
+        raise RefusedTraining(
+            f"PrivateTraining: epsilon = {budget.epsilon:g} is so large that the noise sampler's distance from a law, "
+            f"which may count e^epsilon times, takes the whole delta of {budget.delta:g}; ask for a smaller epsilon, or train fewer values"
+        )
     slack = cross_sample_slack(batch_size) + kernels.sum_slack(
         size, size, torch.float64
     )  # at most N rows, in at most N calls

@@ -95,7 +95,7 @@ class PrivateTraining:
         fingerprint: str,
         data_set_id: str,
         data_changed: bool = False,
-        checkpoint: Path | None = None,
+        checkpoint: Path | str | None = None,
         checkpoint_every: int | None = None,
         scheduler: Any = None,
         model_name: str | None = None,
@@ -154,7 +154,8 @@ class PrivateTraining:
             coefficients=len(self._plan.coefficients),
             noise_bias_correction=noise_bias_correction,
         )
-        self._folder, self._every = checkpoint, checkpoint_every or max(1, self._plan.steps // 20)
+        self._folder = None if checkpoint is None else Path(checkpoint)
+        self._every = checkpoint_every or max(1, self._plan.steps // 20)
         self._model_name = model_name
         self._rehearse_records = max(1, min(3, size, row_memory // (8 * self._engine.width) - 1)) if verify else 0
         self._progress = progress or NoProgress()

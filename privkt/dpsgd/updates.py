@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import nn
 
@@ -43,9 +45,9 @@ class Update:
         self._several, self._coefficients = several, coefficients
         self._corrected = noise_bias_correction
         self.moved = False  # whether weights are known to move
-        self._still: dict[nn.Parameter, list[int]] = {}
-        for slot, row in layout.still:
-            self._still.setdefault(slot.parameter, []).append(int(row))
+        self._still: dict[nn.Parameter, list[Any]] = {}  # rows, or what else indexes the parameter
+        for slot, place in layout.still:
+            self._still.setdefault(slot.parameter, []).append(place)
         if noise_bias_correction:
             self._need_correction()
 
@@ -57,6 +59,8 @@ class Update:
             return "correlated noise is a sum of several values"
         if any(parameter.dtype != torch.float32 for _, parameter in self._layout.named()):
             return "parameters must be float32"
+        if not all(isinstance(place, int) for places in self._still.values() for place in places):
+            return "a padding vector is a column of its parameter"
         if not kernels.runs_on("adam_update", self._layout.device):
             return f"this build has no update steps for {self._layout.device.type}"
         return why_not(self._optimizer)
@@ -78,9 +82,10 @@ class Update:
             gradient = self._mean.take(last)
             for slot, part in self._layout.split(gradient):
                 slot.parameter.grad = part.to(slot.parameter.dtype)
-            for parameter, rows in self._still.items():
+            for parameter, places in self._still.items():
                 assert parameter.grad is not None
-                parameter.grad[rows] = 0
+                for place in places:
+                    parameter.grad[place] = 0
             self._optimizer.step()
             self._optimizer.zero_grad(set_to_none=True)
         if before is not None and any(rates):

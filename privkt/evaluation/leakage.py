@@ -65,7 +65,9 @@ class LeakReport:
                 f"{name}: {one.survived} of {one.found} stand in their own noisy text, {one.by_chance} in another's"
                 for name, one in kinds.items()
             ),
-            "lengths: all alike" if self.lengths <= 1 else f"lengths: {self.lengths} different ones are to be seen",
+            "numbers of draws: all alike"
+            if self.lengths <= 1
+            else f"numbers of draws: {self.lengths} different ones are to be seen",
             f"{self.cut} texts were cut",
         ]
 
@@ -84,7 +86,8 @@ def leak_report(privatiser: TextPrivatiser, texts: Sequence[str], drawn: Sequenc
     real = flat != privatiser.vocabulary.padding
     flat, outputs, positions = flat[real], outputs[real], positions[real]
     guessed, blind, looked_at = _guessed(privatiser, flat, outputs, positions)
-    noisy = [set(_WORDS.findall(one.text)) for one in drawn]
+    # Case is folded: a vocabulary of lower-case words gives a name back all the same.
+    noisy = [set(_WORDS.findall(one.text.casefold())) for one in drawn]
     return LeakReport(
         tokens=len(flat),
         unchanged=float((flat == outputs).mean()) if len(flat) else 0.0,
@@ -102,8 +105,8 @@ def _survivors(words: Sequence[Sequence[str]], noisy: Sequence[set[str]]) -> Sur
     others = [*noisy[1:], *noisy[:1]]
     return Survivors(
         found=sum(map(len, words)),
-        survived=sum(word in own for mine, own in zip(words, noisy, strict=True) for word in mine),
-        by_chance=sum(word in other for mine, other in zip(words, others, strict=True) for word in mine),
+        survived=sum(word.casefold() in own for mine, own in zip(words, noisy, strict=True) for word in mine),
+        by_chance=sum(word.casefold() in other for mine, other in zip(words, others, strict=True) for word in mine),
     )
 
 

@@ -71,8 +71,8 @@ def test_a_damaged_checkpoint_is_named_and_may_be_deleted_under_the_same_charge(
 
     steps = []
 
-    def stop(self, *, real=PrivateTraining._update):
-        real(self)
+    def stop(self, last, *, real=PrivateTraining._update):
+        real(self, last)
         steps.append(1)
         if len(steps) == 2:
             raise MemoryError

@@ -201,3 +201,18 @@ def test_sums_come_before_any_weight_moves_where_something_kept_is_a_weight(dp, 
         monkeypatch.setattr(SampleGradients, "reads_weights", reads)
         trained(dp, "sgd", unfused=False, steps=1, microbatch_size=60)
     assert order == ["sum", "move"] * 3 + ["sum"] * 3 + ["move"] * 3
+
+
+def test_a_padding_column_stays_and_makes_the_step_two_passes(dp):
+    """LoRA on an embedding: its padding vector is a column of A, and no row."""
+    from trainable_models import ids, losses_of, make
+
+    model = make("llama-lora-embedding")
+    (name, still) = next((n, p) for n, p in model.named_parameters() if "lora_embedding_A" in n)
+    before = still.detach().clone()
+    training = dp.training(model, dataset=[*ids()] * 15, collate_fn=torch.stack, steps=2)
+    (place,) = [at for slot, at in training._engine.layout.still if slot.parameter is still]
+    for batch in training:
+        training.step(losses_of(model, batch))
+    assert torch.equal(still[place], before[place])
+    assert not torch.equal(still, before), name

@@ -79,3 +79,10 @@ def test_it_is_marked_and_says_it_in_words():
     assert len(found.lines()) == 6
     assert not math.isnan(found.unchanged)
     assert report(Toy(VOCABULARY.vectors, 1.0), []).tokens == 0
+
+
+def test_names_are_found_whatever_their_case():
+    from privkt.evaluation.leakage import _survivors
+
+    found = _survivors([["Cancer", "Liver"], ["Fever"]], [{"cancer", "of"}, {"liver"}])
+    assert (found.found, found.survived, found.by_chance) == (3, 1, 1)

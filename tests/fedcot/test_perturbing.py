@@ -8,12 +8,12 @@ from fedcot_fakes import LABELS, rows
 from privkt_fedcot.config import FedCoTConfig, PerturbationConfig
 from privkt_fedcot.method import FedCoT
 from privkt_fedcot.perturbing import PURPOSE, allocate, from_texts, to_texts, vocabulary_of
-from privkt_fedcot.planning import ceiling
 from privkt_fedcot.tasks import Part, Question, Task
 
 from privkt.contracts import PublicFacts, Rows, Texts
 from privkt.plugins import get_manager
 from privkt.privacy import Budget, BudgetExceeded, Kind, Ledger, RefusedInput
+from privkt.privacy.ceiling import utility_ceiling
 
 PARTS = (Part("question", 9), Part("choice", 1), Part("choice", 1), Part("choice", 1))
 
@@ -148,7 +148,7 @@ def test_the_ceiling_is_that_of_randomised_response_and_no_mechanism_passes_it(b
 
     vocabulary = vocabulary_of(settings(block).vocabulary)
     for epsilon in (0.5, 3.0, 8.0):
-        most = ceiling(epsilon, vocabulary.size)
+        most = utility_ceiling(epsilon, vocabulary.size)
         assert most == pytest.approx(math.exp(epsilon) / (math.exp(epsilon) + vocabulary.size - 1))
         mechanism = get_manager().create("mechanism", "exponential", vocabulary.vectors, epsilon)
         law = mechanism.probabilities(np.arange(vocabulary.size))

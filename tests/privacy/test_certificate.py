@@ -83,3 +83,8 @@ def test_one_position_without_a_bound_makes_the_whole_none():
 def test_numbers_that_cannot_be_are_refused(values):
     with pytest.raises(InvalidGuarantee, match="must be >= 0"):
         Certificate(*values)
+
+
+def test_a_delta_is_spent_only_where_it_saves_something():
+    assert document_cost(Certificate(4.0), 16, delta=1e-5).guarantee.kind is Kind.PURE
+    assert document_cost(Certificate(0.1), 400, delta=1e-5).guarantee.delta == 1e-5

@@ -139,8 +139,8 @@ def test_a_run_that_was_cut_resumes_without_paying_again(llama, tmp_path, ledger
         pass
 
     class Cutting(private.PrivateTraining):
-        def _update(self):
-            super()._update()
+        def _update(self, last):
+            super()._update(last)
             raise Cut
 
     monkeypatch.setattr(private, "PrivateTraining", Cutting)
