@@ -247,7 +247,8 @@ def make_plan(
     if not slack_delta < budget.delta:
         raise RefusedTraining(
             f"PrivateTraining: epsilon = {budget.epsilon:g} is so large that the noise sampler's distance from a law, "
-            f"which may count e^epsilon times, takes the whole delta of {budget.delta:g}; ask for a smaller epsilon, or train fewer values"
+            f"which may count e^epsilon times, takes the whole delta of {budget.delta:g}; "
+            "ask for a smaller epsilon, or train fewer values"
         )
     slack = cross_sample_slack(batch_size) + kernels.sum_slack(
         size, size, torch.float64
