@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import torch
-from transformers import DynamicCache
 
 from privkt.contracts import Generation, ProgressTask, Prompt, Sampling
+from privkt_transformers.beginnings import begin
 from privkt_transformers.devices import memory_advice
 from privkt_transformers.loading import Loaded
-from privkt_transformers.network import PaddedBatch, batches_by_tokens, hidden_states, pad, scores
+from privkt_transformers.network import PaddedBatch, batches_by_tokens, hidden_states, scores
 from privkt_transformers.prompts import encode_prompts, refuse_too_long
 from privkt_transformers.sampling import choose, uniforms
 
@@ -52,8 +52,7 @@ def _continue(
     rows: list[list[int]], loaded: Loaded, sampling: Sampling, u: torch.Tensor, task: ProgressTask
 ) -> list[Generation]:
     """Answers of one batch."""
-    batch = pad(loaded, rows, left=True)
-    cache = DynamicCache(config=loaded.config)
+    batch, cache = begin(loaded, rows)
     seen = _tokens_seen(loaded, rows) if sampling.repetition_penalty != 1 else None
     made: list[list[int]] = [[] for _ in rows]
     finished: dict[int, Generation] = {}

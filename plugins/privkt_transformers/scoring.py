@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import nn
 
 from privkt.contracts import Score
+from privkt_transformers.beginnings import begin
 from privkt_transformers.devices import memory_advice
 from privkt_transformers.loading import Loaded
-from privkt_transformers.network import batches_by_tokens, hidden_states, pad, scores
+from privkt_transformers.network import PaddedBatch, batches_by_tokens, hidden_states, pad, scores
 from privkt_transformers.prompts import encode, encode_prompts, refuse_too_long
 
 _CHUNK = 1024
@@ -21,7 +23,8 @@ def score(loaded: Loaded, prompts: Sequence[str], continuations: Sequence[str], 
     """Log-likelihood of each continuation after its prompt, in nats.
 
     Guarantee: prompt and continuation are tokenised apart, as in training; padding is masked, so that a score depends
-        on its own row alone up to rounding. Rows that differ in their last token only share one pass.
+        on its own row alone up to rounding. A prompt is read once for all its continuations, and what
+        all prompts begin with once for all of them.
     Edge cases: an empty continuation scores 0 over 0 tokens.
     Raises: BackendError, when a row does not fit the context.
     """
@@ -30,29 +33,47 @@ def score(loaded: Loaded, prompts: Sequence[str], continuations: Sequence[str], 
     starts = encode_prompts(loaded, prompts)
     ends = encode(loaded, continuations, special=False)
     refuse_too_long(loaded, [len(s) + len(e) for s, e in zip(starts, ends, strict=True)], 0, "row")
-    wanted: dict[tuple[int, ...], list[int]] = defaultdict(list)
+    asked: dict[tuple[int, ...], list[int]] = defaultdict(list)
     for i, (start, end) in enumerate(zip(starts, ends, strict=True)):
         if end:
-            wanted[(*start, *end[:-1])].append(i)
-    inputs = list(wanted)
+            asked[tuple(start)].append(i)
+    rows, wanted = [], []
+    for row, indices in asked.items():
+        room = max(1, batch_tokens // (len(row) + max(len(ends[i]) for i in indices)))
+        for k in range(0, len(indices), room):
+            rows.append(row)
+            wanted.append(indices[k : k + room])
+    places = [(len(row) + max(len(ends[i]) for i in part)) * len(part) for row, part in zip(rows, wanted, strict=True)]
     total = torch.zeros(len(starts), dtype=torch.float64)
-    offset = 0 if loaded.prefix is None else loaded.prefix.shape[0]
     with memory_advice("score", "lower the model's `batch_tokens`"), torch.inference_mode():
-        for batch in batches_by_tokens([len(row) for row in inputs], batch_tokens):
-            hidden = hidden_states(loaded, pad(loaded, [inputs[j] for j in batch], left=False))
-            owner, place, target = [], [], []
-            for b, j in enumerate(batch):
-                for i in wanted[inputs[j]]:
-                    first = offset + len(starts[i]) - 1
-                    owner += [i] * len(ends[i])
-                    place += [(b, first + k) for k in range(len(ends[i]))]
-                    target += ends[i]
-            at = torch.tensor(place, device=loaded.device)
-            losses = token_losses(
-                loaded.network, hidden[at[:, 0], at[:, 1]], torch.tensor(target, device=loaded.device)
-            )
-            total.index_add_(0, torch.tensor(owner), -losses.double().cpu())
+        for chosen in batches_by_tokens(places, batch_tokens):
+            group = [i for j in chosen for i in wanted[j]]
+            owner = [place for place, j in enumerate(chosen) for _ in wanted[j]]
+            total[group] = _scored(loaded, [rows[j] for j in chosen], owner, [ends[i] for i in group])
     return [Score(value, len(end)) for value, end in zip(total.tolist(), ends, strict=True)]
+
+
+def _scored(
+    loaded: Loaded, rows: Sequence[Sequence[int]], owner: Sequence[int], ends: Sequence[Sequence[int]]
+) -> torch.Tensor:
+    """Log-likelihood of each end after the row that `owner` names, float64; rows are read once."""
+    batch, cache = begin(loaded, rows)
+    last = hidden_states(loaded, batch, cache)[:, -1]
+    at = torch.tensor(owner, device=loaded.device)
+    first = torch.tensor([end[0] for end in ends], device=loaded.device)
+    total = -token_losses(loaded.network, last[at], first).double().cpu()
+    longer = [k for k, end in enumerate(ends) if len(end) > 1]
+    if not longer:
+        return total
+    cache.batch_select_indices(at[longer])
+    rest = pad(replace(loaded, prefix=None), [ends[k][:-1] for k in longer], left=False)
+    mask = torch.cat([batch.mask[at[longer]], rest.mask], 1)
+    hidden = hidden_states(loaded, PaddedBatch(rest.ids, mask), cache)
+    read = rest.mask.bool()
+    targets = torch.tensor([token for k in longer for token in ends[k][1:]], device=loaded.device)
+    losses = token_losses(loaded.network, hidden[read], targets).double().cpu()
+    counts = torch.tensor([len(ends[k]) - 1 for k in longer])
+    return total.index_add(0, torch.tensor(longer).repeat_interleave(counts), -losses)
 
 
 def token_losses(network: nn.Module, hidden: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
