@@ -15,17 +15,16 @@ import argparse
 import itertools
 import json
 import os
-import platform
 import sys
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from measuring.studies import cell, go_on, machine, merged
 
 from privkt.cli.running import comparison
 from privkt.config import RunConfig, load_config, parse_config
 from privkt.evaluation.report.build import build_report
-from privkt.runtime.local import LocalRuntime
 from privkt.runtime.run_directory import RunDirectory
 
 HERE = Path(__file__).parent
@@ -44,39 +43,6 @@ TINY = {
     "generator": {"batch_size": 24, "epochs": 1, "max_length": 24},
     "slm": {"epochs": 2, "weights": [1.0]},
 }
-
-
-class Done(Exception):
-    """The wanted seeds are finished; the others wait for another call."""
-
-
-class Log:
-    """Progress as lines, a task at most every `every` seconds; calls `after` when a step of the run has ended."""
-
-    def __init__(self, after: Callable[[], None], every: float = 30.0) -> None:
-        self.after, self.every, self.begun = after, every, time.monotonic()
-
-    def task(self, title: str, total: float | None, unit: str = "") -> Log.Task:
-        return Log.Task(self, title, total, unit)
-
-    class Task:
-        """One line's facts."""
-
-        def __init__(self, log: Log, title: str, total: float | None, unit: str) -> None:
-            self.log, self.title, self.total, self.unit, self.done = log, title, total, unit, 0.0
-            self.said = time.monotonic()
-
-        def advance(self, amount: float = 1, note: str = "") -> None:
-            self.done += amount
-            now, steps = time.monotonic(), self.unit == "steps" and self.title.endswith(": steps")
-            if steps or now - self.said >= self.log.every:
-                self.said = now
-                of = f"/{self.total:.0f}" if self.total else ""
-                print(
-                    f"[{now - self.log.begun:6.0f} s] {self.title} {self.done:.0f}{of} {self.unit} {note}", flush=True
-                )
-            if steps:
-                self.log.after()
 
 
 def prepare(source: Path, target: Path, rows: Mapping[str, int]) -> dict[str, Path]:
@@ -118,35 +84,6 @@ def settings(options: argparse.Namespace, epsilon: float) -> RunConfig:
     return config.model_copy(update={"method_config": {**config.method_config, "baselines": left}})
 
 
-def merged(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
-    """`second` over `first`, blocks within blocks."""
-    both = {**first, **second}
-    nested = {k for k in first.keys() & second.keys() if isinstance(first[k], dict)}
-    return both | {k: merged(first[k], second[k]) for k in nested}
-
-
-def go_on(config: RunConfig, folder: Path, seeds: int) -> None:
-    """Runs until the first `seeds` seeds are finished, from where an earlier call stopped."""
-    client = config.clients[0].name
-
-    def finished() -> bool:
-        if not RunDirectory.is_run(folder):
-            return False
-        run = RunDirectory.open(folder)
-        return all(run.is_done(client, "learn", seed) for seed in SEEDS[:seeds])
-
-    def after() -> None:
-        if seeds < len(SEEDS) and finished():
-            raise Done
-
-    if finished():
-        return
-    try:
-        LocalRuntime(config, folder, progress=Log(after)).run()
-    except Done:
-        return
-
-
 def gathered(reports: Mapping[float, Mapping[str, Any]]) -> dict[str, Any]:
     """Trainings, times, counts and the table out of the reports of the runs."""
     clients = {epsilon: next(iter(report["clients"].values())) for epsilon, report in reports.items()}
@@ -180,30 +117,9 @@ def show(table: Mapping[str, Mapping[str, Any]]) -> str:
         cells = []
         for epsilon, metric in columns:
             value = table[epsilon].get(arm, first.get(arm, {})).get(metric)
-            cells.append(f"{value['mean']:.3f} ± {value['deviation']:.3f} ({value['seeds']})" if value else "-")
+            cells.append(cell(value))
         lines.append(f"| {arm} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
-
-
-def machine() -> dict[str, Any]:
-    """Processor, cores and versions; no name and no path of the machine."""
-    import torch
-    import transformers
-
-    import privkt
-
-    model, cpuinfo = platform.processor() or platform.machine(), Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        names = [x.split(":", 1)[1].strip() for x in cpuinfo.read_text().splitlines() if x.startswith("model name")]
-        model = names[0] if names else model
-    return {
-        "cpu": model,
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-        "privkt": privkt.__version__,
-    }
 
 
 def main() -> None:
@@ -227,7 +143,7 @@ def main() -> None:
     configs = {epsilon: settings(options, epsilon) for epsilon in EPSILONS}
     for epsilon in sorted(options.epsilon, reverse=True):
         print(f"epsilon {epsilon:g}", flush=True)
-        go_on(configs[epsilon], folders[epsilon], len(options.seeds))
+        go_on(configs[epsilon], folders[epsilon], options.seeds, "learn")
     reports = {epsilon: build_report(folder) for epsilon, folder in folders.items() if RunDirectory.is_run(folder)}
     config = configs[EPSILONS[0]]
     result = {

@@ -27,6 +27,11 @@ class Arm(StrEnum):
         return "release" if self is Arm.FEDCOT else "nothing crossed"
 
     @property
+    def has_rationales(self) -> bool:
+        """Whether the arm's small model learns from rationales."""
+        return self in (Arm.SELF_RATIONALE, Arm.FEDCOT, Arm.RAW)
+
+    @property
     def is_open(self) -> bool:
         """Whether the arm shows text without any guarantee to the large model."""
         return self in (Arm.RAW, Arm.LARGE)

@@ -1,4 +1,7 @@
-"""FedCoT as a protocol: perturb at the client, explain at the server, decode and learn at the client."""
+"""FedCoT as a protocol: perturb at the client, explain at the server, decode and learn at the client.
+
+All but the learning is done once for all seeds: what crosses is drawn once, and the same answers would come back.
+"""
 
 from __future__ import annotations
 
@@ -68,11 +71,12 @@ class FedCoT(TransferMethod):
         rows = site.data.load()
         questions = task.read(rows)
         task.need_answers(questions, list(rows.label or ()))
+        planning.need_room(self.config, task, questions, site.model("slm").context_tokens)
         release = perturbing.release(site, self.config.perturbation, task, questions)
         site.state.save_release("perturbed", release)
         return release
 
-    @server_step
+    @server_step(once=True)
     def explain(self, site: ServerSite, received: Mapping[ClientId, Texts]) -> Mapping[ClientId, Texts]:
         """Asking the large model for rationales"""
         answers: dict[ClientId, Texts] = {}
@@ -93,20 +97,36 @@ class FedCoT(TransferMethod):
         )
         return answers
 
-    @client_step
-    def learn(self, site: ClientSite, explained: Texts) -> Outcome:
-        """Decoding the rationales and training the small model"""
-        from privkt_fedcot.results import Arms
+    @client_step(once=True)
+    def decode(self, site: ClientSite, explained: Texts) -> None:
+        """Turning what came back into rationales for the true questions"""
+        from privkt_fedcot.sources import Sources
 
         task = self._task(site.data.labels)
-        arms = self._possible_arms(site)
         perturbed = perturbing.from_texts(site.state.load_release("perturbed").payload, task)
         rows, public = _unpacked(task, explained, perturbed)
-        return Arms(site, self.config, task, rows, public).learn(arms)
+        questions = task.read(site.data.load())
+        Sources(site, self.config, task, questions, rows, public).gather(self._trained_arms(site))
+
+    @client_step
+    def learn(self, site: ClientSite) -> Outcome:
+        """Training the small model"""
+        from privkt_fedcot.results import Arms
+
+        return Arms(site, self.config, self._task(site.data.labels)).learn(self._trained_arms(site))
+
+    def _trained_arms(self, site: ClientSite) -> tuple[Arm, ...]:
+        """Without evaluation rows nothing can be compared, and only FedCoT's own arm is made."""
+        arms = self._possible_arms(site)
+        return arms if site.evaluation is not None else (Arm.FEDCOT,)
 
     def plan(self, facts: PublicFacts, budget: Budget) -> Plan:
         """The perturbation, the questions to the large model, what crosses."""
         return planning.make_plan(self.config, self._task(facts.labels), facts, budget)
+
+    def context_needed(self, facts: PublicFacts) -> Mapping[str, int]:
+        """What prompts of declared lengths take."""
+        return planning.context_needed(self.config, self._task(facts.labels))
 
     def comparison(self) -> FedCoTConfig:
         """Every baseline of the method's page."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from privkt.contracts import PerturbationPlan, Plan, PublicFacts
 from privkt.privacy import Budget, RefusedInput, event_to_json
@@ -12,11 +13,12 @@ from privkt_fedcot.arms import Arm
 from privkt_fedcot.config import FedCoTConfig
 from privkt_fedcot.perturbing import PURPOSE, allocate, vocabulary_of
 from privkt_fedcot.prompts import worked_example
-from privkt_fedcot.tasks import Task
+from privkt_fedcot.tasks import Question, Task
 
 _TOKENS_A_WORD = 1.4
 _BYTES_A_TOKEN = 5
-_FRAME = 40
+_FRAME = 60
+_FEWEST_BYTES_A_TOKEN = 2
 
 
 def make_plan(config: FedCoTConfig, task: Task, facts: PublicFacts, budget: Budget) -> Plan:
@@ -73,6 +75,32 @@ def make_plan(config: FedCoTConfig, task: Task, facts: PublicFacts, budget: Budg
         ),
         warnings=tuple(_warnings(max(ceilings.values()), allocation.cost.guarantee.epsilon)),
     )
+
+
+def context_needed(config: FedCoTConfig, task: Task) -> dict[str, int]:
+    """{role: tokens of its longest prompt with the answer}, for rows no longer than the parts that are perturbed."""
+    worked = math.ceil(_TOKENS_A_WORD * len(worked_example(task, config.rationale.worked).split())) + _FRAME
+    row = sum(part.tokens for part in task.parts(config.perturbation.tokens))
+    noisy = math.ceil(_TOKENS_A_WORD * row)  # drawn tokens seldom join into words that another tokenizer has
+    asked = worked + noisy + config.rationale.max_tokens
+    shown = asked if config.decoder.kind == "in-context" else asked - worked
+    return {
+        "llm": asked,
+        "local_llm": asked,
+        "slm": max(shown + row + config.decoder.max_tokens, config.slm.max_length),
+    }
+
+
+def need_room(config: FedCoTConfig, task: Task, questions: Sequence[Question], room: int | None) -> None:
+    """Raises RefusedInput where the longest question, by its bytes, has no room in the small model's context."""
+    cut = sum(part.tokens for part in task.parts(config.perturbation.tokens))
+    rest = context_needed(config, task)["slm"] - cut
+    longest = max((len(q.written(task.labels).encode()) for q in questions), default=0)
+    if room is not None and rest + longest // _FEWEST_BYTES_A_TOKEN > room:
+        raise RefusedInput(
+            f"models.slm: must take the longest question beside about {rest} further tokens, and takes {room} in all; "
+            f"choose a model with a longer context, or leave out rows of more than {(room - rest) * 2} bytes"
+        )
 
 
 def _need_decoder(config: FedCoTConfig) -> None:

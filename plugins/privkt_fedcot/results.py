@@ -6,50 +6,28 @@ import shutil
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from privkt.contracts import ClientSite, Outcome, Rows
-from privkt.privacy import RefusedInput
+from privkt.contracts import ClientSite, Outcome
 from privkt.synthesis.arms import ArmResults
 from privkt_fedcot.arms import Arm
 from privkt_fedcot.config import FedCoTConfig
-from privkt_fedcot.decoding import Decoder, Explained
-from privkt_fedcot.learning import Kept, TaskModel, answer_probabilities, kept_rationales, scores
-from privkt_fedcot.prompts import rationale_prompt, worked_example
-from privkt_fedcot.rationales import explain
-from privkt_fedcot.tasks import Question, Task
+from privkt_fedcot.learning import Kept, TaskModel, kept_rationales, scores
+from privkt_fedcot.sources import answered, held_out, stored
+from privkt_fedcot.tasks import Task
 
 NOT_PRIVATE = "the final small model was trained on the private rows themselves: it is not private"
 
 
 class Arms:
-    """One client's arms: where the rationales of each come from, and how it is trained and scored."""
+    """One client's arms: how each is trained and scored. Their rationales were gathered before, for all seeds."""
 
-    def __init__(
-        self,
-        site: ClientSite,
-        config: FedCoTConfig,
-        task: Task,
-        explained: Sequence[Explained],
-        public: Sequence[Explained],
-    ) -> None:
+    def __init__(self, site: ClientSite, config: FedCoTConfig, task: Task) -> None:
         self.site, self.config, self.task = site, config, task
-        self.explained, self.public = explained, public
         rows = site.data.load()
         self.questions, self.labels = task.read(rows), list(rows.label or ())
         task.need_answers(self.questions, self.labels)
         self.held = site.evaluation() if site.evaluation else None
-        self.held_questions: tuple[Question, ...] = self._held_questions(self.held)
+        self.held_questions = held_out(site, task)
         self.model = TaskModel(site.model("slm"), config.slm, task, site.seed, site.progress)
-
-    def _held_questions(self, rows: Rows | None) -> tuple[Question, ...]:
-        if rows is None:
-            return ()
-        if set(rows.label or ()) - set(self.task.labels):
-            raise RefusedInput(
-                "evaluation.data: every label must be among the client's declared ones, got another; correct the labels"
-            )
-        questions = self.task.read(rows)
-        self.task.need_answers(questions, list(rows.label or ()))
-        return questions
 
     def learn(self, possible: Sequence[Arm]) -> Outcome:
         """Trains and scores the same small model, from the same seed, with every arm's rationales.
@@ -58,11 +36,11 @@ class Arms:
             resumed step has finished is not trained again.
         """
         site, done = self.site, ArmResults(self.site.folder)
-        arms = tuple(possible) if self.held is not None else (Arm.FEDCOT,)
+        arms = tuple(possible)
         progress = site.progress.task("training the small model", len(arms), "arms")
         for arm in arms:
             if arm.value not in done:
-                done.put(arm.value, self._large() if arm is Arm.LARGE else self._trained(arm))
+                done.put(arm.value, self._answered() if arm is Arm.LARGE else self._trained(arm))
             progress.advance(1, note=arm.heading)
         scored = {arm.heading: done[arm.value]["scores"] for arm in arms} if self.held is not None else {}
         return Outcome(
@@ -96,43 +74,11 @@ class Arms:
 
     def _kept(self, arm: Arm) -> Kept:
         """The rationales of an arm, as training uses them."""
-        site, config, task = self.site, self.config, self.task
-        if arm is Arm.LABEL_ONLY:
-            return Kept(("",) * len(self.questions), 0, 0)
-        decoder = Decoder(site.model("slm"), config, task, seed=site.seed, progress=site.progress)
-        if arm is Arm.SELF_RATIONALE:
-            found = decoder.explain(self.questions)
-        elif arm is Arm.RAW:
-            found = explain(
-                self.questions,
-                task,
-                site.model("local_llm"),
-                config.rationale,
-                seed=site.seed,
-                journal=None,  # prompts that hold private text, and answers to them, are kept nowhere
-                progress=site.progress,
-                title="writing rationales for raw questions",
-            )
-        else:
-            if config.decoder.kind == "trained":
-                decoder.train(self.public, site.folder / "decoder")
-            found = decoder.decode(
-                [
-                    Explained(question, e.perturbed, e.rationale)
-                    for question, e in zip(self.questions, self.explained, strict=True)
-                ]
-            )
-        return kept_rationales(task, self.questions, self.labels, found, config.filter)
+        found = stored(self.site, arm, len(self.questions))
+        return kept_rationales(self.task, self.questions, self.labels, found, self.config.filter)
 
-    def _large(self) -> dict[str, Any]:
-        """The large model's own answers to the held-out questions, after one worked example."""
-        worked = worked_example(self.task, self.config.rationale.worked)
-        prompts = [
-            str(rationale_prompt(q, self.task, worked, chat=False)).removesuffix("Reason:") + "So the answer is"
-            for q in self.held_questions
-        ]
-        rows = answer_probabilities(self.site.model("local_llm"), self.task, self.held_questions, prompts)
-        return {"scores": self._scores([self.task.labels[int(row.argmax())] for row in rows])}
+    def _answered(self) -> dict[str, Any]:
+        return {"scores": self._scores(answered(self.site))}
 
     def _scores(self, found: Sequence[str]) -> Mapping[str, float]:
         assert self.held is not None

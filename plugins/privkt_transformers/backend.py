@@ -64,6 +64,11 @@ class TransformersBackend(Backend):
     def name(self) -> str:
         return self.place.name
 
+    @property
+    def context_tokens(self) -> int | None:
+        """What config.json says; nothing is loaded for it."""
+        return self.place.context
+
     def check(self) -> None:
         """Refuses a model that is missing, malformed, or of a kind that this backend cannot run."""
         self.place.check()

@@ -74,6 +74,16 @@ class ModelPlace:
         """Whether the model continues text."""
         return any("CausalLM" in a or a.endswith("LMHeadModel") for a in self.config.get("architectures") or ())
 
+    @property
+    def context(self) -> int | None:
+        """How many tokens one sequence may have, as config.json says."""
+        text = self.config.get("text_config")
+        for values in (text if isinstance(text, dict) else {}, self.config):
+            for name in ("max_position_embeddings", "n_positions"):
+                if isinstance(length := values.get(name), int):
+                    return length
+        return None
+
     def check(self) -> None:
         """Refuses what cannot be loaded, without loading it."""
         config = self.config

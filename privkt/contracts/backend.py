@@ -164,6 +164,11 @@ class Backend(ABC):
     def name(self) -> str:
         """A public name of the model for reports and cards: no path of this machine."""
 
+    @property
+    def context_tokens(self) -> int | None:
+        """How many tokens a prompt and its answer may have together; None where that is not known beforehand."""
+        return None
+
     def check(self) -> None:
         """Refuses unusable options before any budget is spent (RefusedInput): a missing folder, a malformed URL."""
         return None

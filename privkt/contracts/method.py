@@ -237,6 +237,13 @@ class TransferMethod(ABC):  # noqa: B024  (its steps are what a subclass must de
         """What one client's part will spend and send, from declared numbers alone (no data is read)."""
         return Plan()
 
+    def context_needed(self, facts: PublicFacts) -> Mapping[str, int]:
+        """{role: tokens that its longest prompt and answer will have together}, estimated from declared numbers alone.
+
+        A run is refused, before anything is spent, where a model's context is known to be shorter.
+        """
+        return {}
+
     def comparison(self) -> MethodConfig:
         """The config with every baseline of the method's page switched on, for `privkt compare`."""
         return self.config

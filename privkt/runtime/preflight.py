@@ -108,6 +108,8 @@ def prepare(
     _roles(config, method)
     backends = _backends(config, method, manager, progress or NoProgress(), None, force)
     clients = tuple(_client(config, client, method(method_config), manager) for client in config.clients)
+    for made in clients:
+        _need_context(method(method_config).context_needed(made.facts), {**backends[SERVER], **backends[made.name]})
     if probe:
         for roles in backends.values():
             for backend in roles.values():
@@ -181,6 +183,17 @@ def _roles(config: RunConfig, method: type[TransferMethod]) -> None:
             raise RefusedInput(
                 f"models: method {method.name!r} has no role {role!r}; it has {', '.join(wanted) or 'none'}; "
                 "remove or rename it"
+            )
+
+
+def _need_context(needed: Mapping[str, int], backends: Mapping[str, Backend]) -> None:
+    """A model that cannot hold what it will be asked is refused now, and not after the charge."""
+    for role, tokens in needed.items():
+        room = backends[role].context_tokens if role in backends else None
+        if room is not None and room < tokens:
+            raise RefusedInput(
+                f"models.{role}: must take about {tokens} tokens, prompt and answer, and {backends[role].name!r} takes "
+                f"{room}; choose a model with a longer context, or shorter texts and answers in the method's settings"
             )
 
 

@@ -30,7 +30,8 @@ def play(config, client, server):
     """The whole protocol of one client; (what crossed, what came back, the outcome)."""
     sent = FedCoT(config).perturb(client)
     (answers,) = FedCoT(config).explain(server, {client.id: sent.payload}).values()
-    return sent.payload, answers, FedCoT(config).learn(client, answers)
+    FedCoT(config).decode(client, answers)
+    return sent.payload, answers, FedCoT(config).learn(client)
 
 
 @pytest.mark.parametrize("labels", [LABELS, ("A", "B"), ("1", "2", "3", "4", "5")])
@@ -148,7 +149,7 @@ def test_a_server_that_answers_for_other_rows_is_refused(block, make_client, mak
     (answers,) = FedCoT(config).explain(server, {"a": sent.payload}).values()
     short = Texts(answers.text[1:], None, {name: column[1:] for name, column in answers.columns.items()})
     with pytest.raises(RefusedInput, match="one rationale for each of 24 questions, got 23"):
-        FedCoT(config).learn(client, short)
+        FedCoT(config).decode(client, short)
 
 
 def test_a_trained_decoder_learns_from_public_questions_alone(block, make_client, make_server, tmp_path):
@@ -164,13 +165,13 @@ def test_a_trained_decoder_learns_from_public_questions_alone(block, make_client
     config = FedCoTConfig.model_validate(
         block(decoder={"kind": "trained", "public": data, "encode_weight": 0.25}, baselines=[])
     )
-    client, server = make_client(), make_server("a")
+    private = rows(0, 24, extra=" quoth")  # no draw over the vocabulary says that by chance
+    client, server = make_client(private=private), make_server("a")
     _, answers, _ = play(config, client, server)
     assert answers.columns["kind"] == ("row",) * 24 + ("public",) * 10
     examples = client.models["slm"].trained[0]
     assert sorted({e.weight for e in examples}) == [0.25, 0.75]
-    private = set(rows(0, 24).text)
-    assert not any(text in e.prompt + e.completion for e in examples for text in private - set(public.text))
+    assert not any("quoth" in e.prompt + e.completion for e in examples)
     assert sum(text in e.prompt for e in examples for text in set(public.text)) >= 10
 
 

@@ -1,0 +1,102 @@
+"""What benchmarks of whole methods share: runs that go on where they stopped, progress as lines, tables of arms."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from privkt.config import RunConfig
+from privkt.runtime.local import LocalRuntime
+from privkt.runtime.run_directory import RunDirectory
+
+
+class _Done(Exception):
+    """The wanted seeds are finished; the others wait for another call."""
+
+
+class Log:
+    """Progress as lines, a task at most every `every` seconds; calls `after` when a step of the run has ended."""
+
+    def __init__(self, after: Callable[[], None], every: float = 30.0) -> None:
+        self.after, self.every, self.begun = after, every, time.monotonic()
+
+    def task(self, title: str, total: float | None, unit: str = "") -> Log.Task:
+        return Log.Task(self, title, total, unit)
+
+    class Task:
+        """One line's facts."""
+
+        def __init__(self, log: Log, title: str, total: float | None, unit: str) -> None:
+            self.log, self.title, self.total, self.unit, self.done = log, title, total, unit, 0.0
+            self.said = time.monotonic()
+
+        def advance(self, amount: float = 1, note: str = "") -> None:
+            self.done += amount
+            now, steps = time.monotonic(), self.unit == "steps" and self.title.endswith(": steps")
+            if steps or now - self.said >= self.log.every:
+                self.said = now
+                of = f"/{self.total:.0f}" if self.total else ""
+                print(
+                    f"[{now - self.log.begun:6.0f} s] {self.title} {self.done:.0f}{of} {self.unit} {note}", flush=True
+                )
+            if steps:
+                self.log.after()
+
+
+def go_on(config: RunConfig, folder: Path, seeds: Sequence[int], last_step: str) -> None:
+    """Runs until `last_step` of the first client is done for all of `seeds`, from where an earlier call stopped."""
+    client = config.clients[0].name
+
+    def finished() -> bool:
+        if not RunDirectory.is_run(folder):
+            return False
+        run = RunDirectory.open(folder)
+        return all(run.is_done(client, last_step, seed) for seed in seeds)
+
+    def after() -> None:
+        if tuple(seeds) != tuple(config.seeds) and finished():
+            raise _Done
+
+    if finished():
+        return
+    try:
+        LocalRuntime(config, folder, progress=Log(after)).run()
+    except _Done:
+        return
+
+
+def merged(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
+    """`second` over `first`, blocks within blocks."""
+    both = {**first, **second}
+    nested = {k for k in first.keys() & second.keys() if isinstance(first[k], dict)}
+    return both | {k: merged(first[k], second[k]) for k in nested}
+
+
+def cell(value: Mapping[str, Any] | None) -> str:
+    """A mean with its deviation and the number of seeds, or a dash."""
+    return f"{value['mean']:.3f} ± {value['deviation']:.3f} ({value['seeds']})" if value else "-"
+
+
+def machine() -> dict[str, Any]:
+    """Processor, cores and versions; no name and no path of the machine."""
+    import torch
+    import transformers
+
+    import privkt
+
+    model, cpuinfo = platform.processor() or platform.machine(), Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        names = [x.split(":", 1)[1].strip() for x in cpuinfo.read_text().splitlines() if x.startswith("model name")]
+        model = names[0] if names else model
+    return {
+        "cpu": model,
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "privkt": privkt.__version__,
+    }
