@@ -2,8 +2,8 @@
 
 python benchmarks/fedcot_questions.py --data FOLDER [--task commonsense_qa] [--llm FOLDER] [--slm FOLDER] [--epsilon 10]
 
-FOLDER holds commonsense_qa/ and arc_easy/, each with train.jsonl and test.jsonl, one {"question": ..., "choices": [...],
-"answer_index": 0} a line; the first 500 rows of each split are taken. Everything else is that of
+FOLDER holds commonsense_qa/ and arc_easy/, each with train.jsonl and test.jsonl, a line a question: {"question": ...,
+"choices": [...], "answer_index": 0}; the first 500 rows of each split are taken. Everything else is that of
 examples/fedcot-commonsenseqa.yaml. The first epsilon runs with every baseline and three seeds, the others with FedCoT
 alone and one seed: no baseline depends on epsilon. The same command goes on where an interrupted one stopped, and what
 pieces of it found adds up in one results file.

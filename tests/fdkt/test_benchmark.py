@@ -3,6 +3,7 @@
 import argparse
 import importlib.util
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ SCRIPT = Path(__file__).parents[2] / "benchmarks" / "fdkt_agnews.py"
 
 @pytest.fixture(scope="module")
 def benchmark():
+    sys.path.insert(0, str(SCRIPT.parent))  # as for any script, its own folder comes first
     spec = importlib.util.spec_from_file_location("fdkt_agnews", SCRIPT)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

@@ -123,11 +123,13 @@ def test_every_arm_is_scored_and_only_fedcots_model_is_kept(block, make_client, 
 
 def test_the_self_rationale_arm_asks_no_server(block, make_client, make_server):
     config = FedCoTConfig.model_validate(block(baselines=["self-rationale"]))
-    client, server = make_client(), make_server("a")
+    private = rows(0, 24, extra=" quoth")  # no draw over the vocabulary says that by chance
+    client, server = make_client(private=private), make_server("a")
     play(config, client, server)
     slm, llm = client.models["slm"], server.models["llm"]
     assert len(llm.prompts) == 24
-    assert not any("fox" in p and p in llm.prompts for p in slm.prompts)
+    assert sum("quoth" in prompt for prompt in slm.prompts) == 2 * 24  # its own rationales, and decoded ones
+    assert not any("quoth" in prompt for prompt in llm.prompts)
 
 
 def test_nothing_of_the_server_reads_a_private_row(block, make_client, make_server):

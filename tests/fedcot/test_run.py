@@ -7,7 +7,7 @@ from privkt_fedcot.config import FedCoTConfig
 
 from privkt.config import load_config, parse_config
 from privkt.plugins import get_manager
-from privkt.privacy import Ledger
+from privkt.privacy import Ledger, RefusedInput
 from privkt.runtime.local import LocalRuntime
 
 LABELS = ["A", "B", "C"]
@@ -107,3 +107,24 @@ def test_the_example_is_a_config_of_the_method():
     assert settings.perturbation.name == "exponential"
     tokens = settings.perturbation.tokens
     assert (tokens.question + 5 * tokens.choice) * settings.perturbation.epsilon <= config.budget.epsilon
+
+
+@pytest.mark.parametrize(("role", "tokens"), [("llm", 900), ("slm", 1200)])
+def test_a_model_with_too_short_a_context_is_refused_before_anything_is_spent(raw, tmp_path, role, tokens):
+    """wide_llama takes 1,024 tokens: an answer of 900 after the prompt does not fit."""
+    where = "rationale" if role == "llm" else "decoder"
+    raw["fedcot"][where] = {"max_tokens": tokens}
+    with pytest.raises(RefusedInput, match=rf"models\.{role}: must take about \d+ tokens, .* takes 1024; choose"):
+        LocalRuntime(parse_config(raw), tmp_path / "run", get_manager()).preflight()
+    assert not (tmp_path / "state" / "ledgers").exists()
+
+
+def test_a_row_too_long_for_the_small_model_is_refused_before_the_charge(raw, tmp_path):
+    raw["clients"] = raw["clients"][:1]
+    path = tmp_path / "a.jsonl"
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join([*lines[:-1], json.dumps({**json.loads(lines[-1]), "question": "canary " * 400})]))
+    with pytest.raises(RefusedInput, match=r"models\.slm: must take the longest question") as caught:
+        LocalRuntime(parse_config(raw), tmp_path / "run", get_manager()).run()
+    assert "canary" not in str(caught.value)
+    assert not Ledger.open("visits-a").charges()
