@@ -29,7 +29,7 @@ def options(tmp_path):
         folder.mkdir(parents=True)
         for split in ("train", "test"):
             rows = [
-                {"id": f"{i}", "question": f"{split} {i}", "choices": ["a", "b", "c", "d", "e", "f"][: places + (i == 3)],
+                {"id": f"{i}", "question": f"{split} {i}", "choices": list("abcdef")[: places + (i == 3)],
                  "answer_index": i % places, "rationale": "never used"}
                 for i in range(520)
             ]  # fmt: skip
