@@ -15,6 +15,8 @@ from privkt.cli.output import err, out, print_json, progress
 
 if TYPE_CHECKING:
     from privkt.contracts.tokens import TokenMechanism
+    from privkt.privacy import RefusedInput
+    from privkt.privacy.ledger import Left
     from privkt.runtime.privatisation import Account, Privatised
     from privkt.synthesis.privatiser import TextPrivatiser
     from privkt.synthesis.vocabulary import Vocabulary
@@ -64,7 +66,8 @@ def privatize(
             hint = "; enumerating its pairs may take minutes, which `--option calibrate=range` does without"
             err.print(f"making the mechanism over {vocabulary.size} tokens{hint if slow else ''} ...", markup=False)
         privatiser = _privatiser(asked, vocabulary, texts.delta)
-        facts = _facts(privatiser, asked, texts.delta, texts.cost(privatiser))
+        cost = texts.cost(privatiser)
+        facts = _facts(privatiser, asked, texts.delta, cost)
         if not as_json:
             out.print(
                 f"data set {account.name}: {texts.size} texts, of which number and order are public", markup=False
@@ -72,7 +75,7 @@ def privatize(
             for line in _lines(facts):
                 out.print(line, markup=False)
         if plan:
-            _print_plan(facts, as_json)
+            _print_plan(facts, *texts.left(cost), as_json)
             return
         assert output is not None
         with progress(show=not as_json) as shown:
@@ -96,11 +99,16 @@ def _write_leaks(privatiser: TextPrivatiser, texts: Sequence[str], done: Privati
             err.print(line, markup=False)
 
 
-def _print_plan(facts: dict[str, Any], as_json: bool) -> None:
+def _print_plan(facts: dict[str, Any], left: Left, refusal: RefusedInput | None, as_json: bool) -> None:
+    """Raises what the ledger would answer, after all else was said."""
     if as_json:
-        print_json(facts)
-    else:
-        out.print("nothing was spent")
+        here = {"epsilon": left.epsilon, "delta": left.delta, "refused": None if refusal is None else str(refusal)}
+        print_json({**facts, "left": here})
+        return
+    out.print(f"left in the ledger before this: epsilon {left.epsilon:.4g}, delta {left.delta:.3g}")
+    out.print("nothing was spent")
+    if refusal is not None:
+        raise refusal
 
 
 def _print_done(done: Privatised, facts: dict[str, Any], keep_ids: bool, as_json: bool) -> None:

@@ -25,7 +25,7 @@ from privkt.privacy import (
     default_delta,
 )
 from privkt.privacy.guarantee import rounded_up
-from privkt.privacy.ledger import check_new_name
+from privkt.privacy.ledger import Left, check_new_name
 from privkt.privacy.state import fingerprint
 from privkt.runtime import wire
 from privkt.runtime.cards import Crossing, card
@@ -89,6 +89,8 @@ class PrivateTexts:
         self._ledger = _existing(account.name)
         if self._ledger is None and not account.new_name_confirmed:
             check_new_name(account.name, self._mark)
+        if self._ledger is not None:
+            _need_same_cap(self._ledger, account)
         self.unit = self._ledger.unit if self._ledger is not None else Unit.RECORD
         self.neighbouring = self._ledger.neighbouring if self._ledger is not None else account.neighbouring
 
@@ -96,6 +98,15 @@ class PrivateTexts:
         """What the ledger will be charged."""
         unit = self.unit if self.unit in (Unit.RECORD, Unit.DOCUMENT) else Unit.RECORD
         return privatiser.cost(self.delta, unit=unit, neighbouring=self.neighbouring)
+
+    def left(self, cost: DocumentCost) -> tuple[Left, RefusedInput | None]:
+        """What the data set has left before this spend, and why it would be refused, or None; writes nothing."""
+        if self._ledger is None:
+            cap = self._cap(cost.guarantee)
+            return Left(*cap), self._over(cost.guarantee, cap)
+        if not cost.guarantee.is_private:
+            return self._ledger.left(), None
+        return self._ledger.left(), self._ledger.would_refuse(cost.event, cost.guarantee)
 
     def privatise(
         self,
@@ -149,19 +160,9 @@ class PrivateTexts:
     def _opened(self, guarantee: Guarantee) -> Ledger:
         account = self.account
         if self._ledger is None:
-            asked = (guarantee.epsilon, guarantee.delta) if guarantee.is_private else (0.0, 0.0)
-            cap = (
-                max(asked[0], 1e-12) if account.cap_epsilon is None else account.cap_epsilon,
-                self.delta if account.cap_delta is None else account.cap_delta,
-            )
-            if asked[0] > cap[0] or asked[1] > cap[1]:  # a ledger that could not pay for this is not made
-                raise BudgetExceeded(
-                    f"data set {account.name}: a document must fit into the cap of epsilon = {cap[0]:g}, delta = "
-                    f"{cap[1]:g}, and costs {rounded_up(asked[0])}, {rounded_up(asked[1], 3)}; ask for less, or "
-                    "declare a higher cap",
-                    left=cap,
-                    asked=asked,
-                )
+            cap = self._cap(guarantee)
+            if (refusal := self._over(guarantee, cap)) is not None:  # a ledger that could not pay for this is not made
+                raise refusal
             self._ledger = Ledger.open_or_create(
                 account.name,
                 cap_epsilon=cap[0],
@@ -172,6 +173,27 @@ class PrivateTexts:
             )
         self._ledger.same_data_confirmed = account.new_name_confirmed
         return self._ledger
+
+    def _cap(self, guarantee: Guarantee) -> tuple[float, float]:
+        """(epsilon, delta) of a ledger that is yet to be made: as asked, else what this costs."""
+        epsilon = max(guarantee.epsilon, 1e-12) if guarantee.is_private else 1e-12
+        account = self.account
+        return (
+            epsilon if account.cap_epsilon is None else account.cap_epsilon,
+            self.delta if account.cap_delta is None else account.cap_delta,
+        )
+
+    def _over(self, guarantee: Guarantee, cap: tuple[float, float]) -> BudgetExceeded | None:
+        asked = (guarantee.epsilon, guarantee.delta) if guarantee.is_private else (0.0, 0.0)
+        if asked[0] <= cap[0] and asked[1] <= cap[1]:
+            return None
+        return BudgetExceeded(
+            f"data set {self.account.name}: a document must fit into the cap of epsilon = {cap[0]:g}, delta = "
+            f"{cap[1]:g}, and costs {rounded_up(asked[0])}, {rounded_up(asked[1], 3)}; ask for less, or "
+            "declare a higher cap",
+            left=cap,
+            asked=asked,
+        )
 
     def _cross(self, release: Release[Texts], data: bytes, output: Path, card_file: Path, ledger: Ledger) -> None:
         """The gate of a file: hashed, on the ledger, agreed to by every hook, whole."""
@@ -201,6 +223,17 @@ class PrivateTexts:
         values["mechanism"] = {**values["mechanism"], "parameters": dict(release.provenance.details)}
         write_json(card_file, values, 0o644)
         write_file(output, data, 0o644)
+
+
+def _need_same_cap(ledger: Ledger, account: Account) -> None:
+    """A cap is set when the ledger is made: another one, asked for later, must not be passed over in silence."""
+    there = ledger.cap
+    asked = (account.cap_epsilon, account.cap_delta)
+    if any(a is not None and a != b for a, b in zip(asked, (there.epsilon, there.delta), strict=True)):
+        raise RefusedInput(
+            f"data set {account.name}: its ledger was made, or raised, with a cap of epsilon = {there.epsilon:g} and "
+            f"delta = {there.delta:g}, and another is asked for; leave it out, or raise it: privkt budget raise"
+        )
 
 
 def _existing(name: str) -> Ledger | None:

@@ -181,3 +181,30 @@ def test_ctrl_c_says_how_to_go_on(notes, cli, monkeypatch):
     monkeypatch.setattr(TextPrivatiser, "draw", drawn)
     assert cli("privatize", *arguments).code == 0
     assert len(Ledger.open("notes").charges()) == 1
+
+
+def test_a_plan_says_what_is_left_and_what_would_be_refused(notes, cli):
+    said = cli("privatize", *notes, "--epsilon", 2, "--k-max", 4, "--cap-epsilon", 20, "--plan")
+    assert "left in the ledger before this: epsilon 20, delta 1e-05" in said.out
+    done = cli("privatize", *notes, "--epsilon", 2, "--k-max", 4, "--cap-epsilon", 7, "--output", "noisy.jsonl")
+    assert done.code == 0, done.err
+    left = Ledger.open("notes").left().epsilon
+    said = cli("privatize", *notes, "--epsilon", 2, "--k-max", 4, "--plan")
+    assert said.code == 2
+    assert f"left in the ledger before this: epsilon {left:.4g}" in said.out
+    assert "must fit" in said.err
+    found = cli("privatize", *notes, "--epsilon", 2, "--k-max", 4, "--plan", "--json")
+    assert found.code == 0
+    assert found.json["left"]["epsilon"] == left
+    assert "must fit" in found.json["left"]["refused"]
+    assert len(Ledger.open("notes").charges()) == 1
+
+
+def test_another_cap_is_not_passed_over_in_silence(notes, cli):
+    arguments = [*notes, "--epsilon", 2, "--k-max", 4, "--output", "noisy.jsonl"]
+    assert cli("privatize", *arguments, "--cap-epsilon", 12).code == 0
+    assert cli("privatize", *arguments, "--cap-epsilon", 12).code == 0
+    for cap in (("--cap-epsilon", 11), ("--cap-epsilon", 30), ("--cap-delta", 1e-3)):
+        said = cli("privatize", *arguments, *cap)
+        assert said.code == 2
+        assert "with a cap of epsilon = 12" in said.err

@@ -179,7 +179,7 @@ def test_changed_rows_need_their_word_and_another_file(notes, tmp_path):
     notes.write_text(notes.read_text().replace("cold", "warm"))
     with pytest.raises(RefusedInput, match="fingerprint differs"):
         PrivateTexts(notes, Account("notes")).privatise(privatiser(), tmp_path / "new.jsonl")
-    changed = Account("notes", data_changed=True, cap_epsilon=100)
+    changed = Account("notes", data_changed=True)
     with pytest.raises(RefusedInput, match="fingerprint differs"):
         PrivateTexts(notes, changed).privatise(privatiser(), tmp_path / "noisy.jsonl")
     ledger = Ledger.open("notes")
