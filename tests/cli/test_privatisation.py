@@ -192,11 +192,11 @@ def test_a_plan_says_what_is_left_and_what_would_be_refused(notes, cli):
     said = cli("privatize", *notes, "--epsilon", 2, "--k-max", 4, "--plan")
     assert said.code == 2
     assert f"left in the ledger before this: epsilon {left:.4g}" in said.out
-    assert "must fit" in said.err
+    assert "all charges together must" in said.err
     found = cli("privatize", *notes, "--epsilon", 2, "--k-max", 4, "--plan", "--json")
     assert found.code == 0
     assert found.json["left"]["epsilon"] == left
-    assert "must fit" in found.json["left"]["refused"]
+    assert "all charges together must" in found.json["left"]["refused"]
     assert len(Ledger.open("notes").charges()) == 1
 
 
