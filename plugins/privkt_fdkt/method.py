@@ -28,6 +28,7 @@ from privkt.contracts import (
     server_step,
 )
 from privkt.privacy import Budget, RefusedInput, Release
+from privkt.synthesis.arms import possible_arms
 from privkt.synthesis.finetune import tune_generator
 from privkt.synthesis.sampling import Sampled, SamplingRule, sample_labelled
 from privkt.synthesis.templates import Template, make_template
@@ -213,24 +214,7 @@ class FDKT(TransferMethod):
 
     def _possible_arms(self, site: ClientSite) -> tuple[Arm, ...]:
         """The config's arms; those without a guarantee only where a model of this process can write for them."""
-        arms = self.config.arms
-        open_arms = [arm for arm in arms if arm.is_open]
-        if not open_arms:
-            return arms
-        writer = site.models.get("local_llm")
-        if writer is None:
-            if self.config.missing_models == "skip":
-                return tuple(arm for arm in arms if not arm.is_open)
-            raise RefusedInput(
-                f"fdkt.baselines: {open_arms[0].value!r} needs the role 'local_llm', a large model in the client's own "
-                "process, and the config has none; add it or leave the baseline out"
-            )
-        if writer.remote and not site.data.public:
-            raise RefusedInput(
-                f"fdkt.baselines: {open_arms[0].value!r} shows text without a guarantee, which the remote 'local_llm' "
-                "may not see; use a model in this process, declare the data public, or leave the baseline out"
-            )
-        return arms
+        return possible_arms(self.name, self.config.arms, site, missing=self.config.missing_models)
 
 
 def _draw(weights: Adapter | Model, backend: Backend, template: Template, rule: SamplingRule, progress: Any) -> Sampled:

@@ -28,6 +28,7 @@ from privkt.contracts import (
     server_step,
 )
 from privkt.privacy import Budget, RefusedInput, Release
+from privkt.synthesis.arms import possible_arms
 from privkt_fedcot import perturbing, planning
 from privkt_fedcot.arms import Arm
 from privkt_fedcot.config import FedCoTConfig
@@ -199,22 +200,7 @@ class FedCoT(TransferMethod):
 
     def _possible_arms(self, site: ClientSite) -> tuple[Arm, ...]:
         """The config's arms; those without a guarantee only where a model of this process can write for them."""
-        arms = self.config.arms
-        open_arms = [arm for arm in arms if arm.is_open]
-        writer = site.models.get("local_llm")
-        if open_arms and writer is None:
-            if self.config.missing_models == "skip":
-                return tuple(arm for arm in arms if not arm.is_open)
-            raise RefusedInput(
-                f"fedcot.baselines: {open_arms[0].value!r} needs the role 'local_llm', a large model in this "
-                "process at the client, and the config has none; add it or leave the baseline out"
-            )
-        if open_arms and writer is not None and writer.remote and not site.data.public:
-            raise RefusedInput(
-                f"fedcot.baselines: {open_arms[0].value!r} shows text without a guarantee, and the remote 'local_llm' "
-                "may not see it; use a model in this process, declare the data public, or leave the baseline out"
-            )
-        return arms
+        return possible_arms(self.name, self.config.arms, site, missing=self.config.missing_models)
 
 
 def _packed(task: Task, rows: Sequence[Explained], public: Sequence[Explained]) -> Texts:

@@ -7,7 +7,6 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from privkt.contracts import ClientSite, Texts, TokenMechanism
@@ -25,6 +24,7 @@ from privkt.privacy import (
     none_event,
 )
 from privkt.privacy.guarantee import rounded_up
+from privkt.runtime.vocabularies import read_vocabulary
 from privkt_fedcot.config import PerturbationConfig, VocabularyConfig
 from privkt_fedcot.tasks import Part, Question, Task
 
@@ -110,25 +110,8 @@ def promises(mechanism: str) -> bool:
 
 @functools.lru_cache(maxsize=4)
 def vocabulary_of(config: VocabularyConfig) -> Vocabulary:
-    """The public vocabulary of a config, read once a process.
-
-    Raises: RefusedInput, unless exactly one source is named, or if it cannot be read.
-    """
-    if (config.model is None) == (config.vectors is None):
-        raise RefusedInput(
-            "fedcot.perturbation.vocabulary: exactly one of model and vectors must be given; name a public model, or a "
-            "file of words with their vectors"
-        )
-    if config.model is not None:
-        from privkt.runtime.models import KNOWN_MODELS, find_model
-        from privkt.synthesis.tokenizer_vocabulary import TokenizerVocabulary
-
-        known = config.model.lower() in KNOWN_MODELS and not Path(config.model).is_dir()
-        return TokenizerVocabulary.from_pretrained(find_model(config.model.lower()) if known else config.model)
-    from privkt.synthesis.word_vocabulary import WordVocabulary
-
-    assert config.vectors is not None
-    return WordVocabulary.from_file(config.vectors)
+    """The public vocabulary of a config, read once a process. Raises RefusedInput as `read_vocabulary` does."""
+    return read_vocabulary("fedcot.perturbation.vocabulary", model=config.model, vectors=config.vectors)
 
 
 def mechanisms_of(

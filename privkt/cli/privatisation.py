@@ -53,6 +53,7 @@ def privatize(
     """Reads, checks, says what it costs, charges, draws and writes."""
     from privkt.privacy import RefusedInput
     from privkt.runtime.privatisation import PrivateTexts
+    from privkt.runtime.vocabularies import read_vocabulary
 
     if output is None and not plan:
         raise RefusedInput("privatize: say where the noisy texts go with --output OUT.jsonl, or ask for --plan alone")
@@ -60,7 +61,7 @@ def privatize(
     try:
         if not as_json:
             err.print("reading the vocabulary ...")
-        vocabulary = _vocabulary(asked)
+        vocabulary = read_vocabulary("privatize: vocabulary", model=asked.model, vectors=asked.vectors)
         if not as_json:
             slow = vocabulary.size > 8192 and not any(word.startswith("calibrate=") for word in asked.options)
             hint = "; enumerating its pairs may take minutes, which `--option calibrate=range` does without"
@@ -135,26 +136,6 @@ def _print_done(done: Privatised, facts: dict[str, Any], keep_ids: bool, as_json
     out.print(f"{len(done.release.payload)} noisy texts: {done.output}\nprivacy card: {done.card}", markup=False)
     out.print(f"private, keep it to yourself: {done.store}", markup=False)
     out.print(done.statement, markup=False)
-
-
-def _vocabulary(asked: Asked) -> Vocabulary:
-    from privkt.privacy import RefusedInput
-
-    if (asked.model is None) == (asked.vectors is None):
-        raise RefusedInput(
-            "privatize: the vocabulary comes from --model FOLDER or from --vectors FILE; give one of them"
-        )
-    if asked.vectors is not None:
-        from privkt.synthesis.word_vocabulary import WordVocabulary
-
-        return WordVocabulary.from_file(asked.vectors)
-    from privkt.runtime.models import KNOWN_MODELS, find_model
-    from privkt.synthesis.tokenizer_vocabulary import TokenizerVocabulary
-
-    assert asked.model is not None
-    known = asked.model.lower() in KNOWN_MODELS and not Path(asked.model).is_dir()
-    folder = find_model(asked.model.lower()) if known else Path(asked.model)
-    return TokenizerVocabulary.from_pretrained(folder)
 
 
 def _privatiser(asked: Asked, vocabulary: Vocabulary, delta: float) -> TextPrivatiser:

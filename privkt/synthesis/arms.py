@@ -1,12 +1,53 @@
-"""Results of a step that trains one model in several ways."""
+"""A step that trains one model in several ways: which of them are possible, and what became of each."""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
+
+from privkt.contracts import ClientSite
+from privkt.privacy import RefusedInput
+
+OPEN_WRITER = "local_llm"
+
+
+class _Arm(Protocol):
+    @property
+    def value(self) -> str: ...
+
+    @property
+    def is_open(self) -> bool: ...
+
+
+A = TypeVar("A", bound=_Arm)
+
+
+def possible_arms(method: str, arms: Sequence[A], site: ClientSite, *, missing: str) -> tuple[A, ...]:
+    """The arms that this site can have: those that show text without any guarantee only to a model of this process.
+
+    `missing`: "refuse", or "skip" to leave them out where the config has no role `local_llm`.
+    Raises: RefusedInput, for an open arm without that role, or with a remote one over private data.
+    """
+    shown = next((arm for arm in arms if arm.is_open), None)
+    if shown is None:
+        return tuple(arms)
+    writer = site.models.get(OPEN_WRITER)
+    if writer is None and missing == "skip":
+        return tuple(arm for arm in arms if not arm.is_open)
+    if writer is None:
+        raise RefusedInput(
+            f"{method}.baselines: {shown.value!r} needs the role {OPEN_WRITER!r}, a large model in the client's own "
+            "process, and the config has none; add it or leave the baseline out"
+        )
+    if writer.remote and not site.data.public:
+        raise RefusedInput(
+            f"{method}.baselines: {shown.value!r} shows text without a guarantee, and the remote {OPEN_WRITER!r} may "
+            "not see it; use a model in this process, declare the data public, or leave the baseline out"
+        )
+    return tuple(arms)
 
 
 class ArmResults:

@@ -137,7 +137,7 @@ def test_the_leak_report_stays_in_the_private_folder(notes, cli):
         (["notes.jsonl", "--mechanism", "geometric"], "draws no tokens"),
         (["notes.jsonl", "--mechanism", "tony"], "nearest: 'toy'"),
         (["notes.jsonl", "--vectors", "none.txt"], "no file at none.txt"),
-        (["notes.jsonl", "--model", "."], "give one of them"),
+        (["notes.jsonl", "--model", "."], "exactly one of model and vectors"),
         (["notes.jsonl", "--option", "utility"], "takes KEY=VALUE"),
         (["notes.jsonl", "--option", "bound=1"], "did you mean 'bounded'"),
         (["notes.jsonl", "--output", "there.jsonl"], "must be new"),
