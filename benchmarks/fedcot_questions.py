@@ -28,7 +28,7 @@ from privkt.runtime.run_directory import RunDirectory
 
 HERE = Path(__file__).parent
 EXAMPLE = HERE.parent / "examples" / "fedcot-commonsenseqa.yaml"
-EPSILONS = (10.0, 5.0, 3.0, 1.0)
+EPSILONS = (10.0, 3.0)
 SEEDS = (0, 1, 2)
 TASKS = {"commonsense_qa": "ABCDE", "arc_easy": "ABCDE"}
 ROWS = 500
