@@ -15,6 +15,21 @@ settings.register_profile("privkt", deadline=None, suppress_health_check=[Health
 settings.load_profile("privkt")
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config, items):
+    """With `pytest -n auto --dist loadgroup`, tests of one file stay in one process, since what they share is costly to
+    make; planted faults share little, take long, and are spread."""
+    if config.pluginmanager.hasplugin("xdist"):
+        for item in items:
+            if item.path.parent.name != "faults":
+                item.add_marker(pytest.mark.xdist_group(_shared_by(item.path)))
+
+
+def _shared_by(path):
+    """One wheel is built for all tests of packaging."""
+    return "packaging" if path.parent.name == "packaging" else f"{path.parent.name}/{path.stem}"
+
+
 @pytest.fixture(autouse=True)
 def _no_ledgers_of_the_user(tmp_path_factory, monkeypatch):
     """Every test has a state folder of its own: ledgers and the local secret never touch the user's."""
