@@ -11,7 +11,8 @@ set(PRIVKT_CPU_LIBRARIES "")
 set(PRIVKT_CPU_DEFINITIONS "")
 
 # dispatch_tokens.cpp chooses among one more instruction set
-set(PRIVKT_TOKEN_SOURCES csrc/cpu/exponential.cpp csrc/cpu/flips.cpp csrc/cpu/nearest.cpp csrc/cpu/rejection.cpp)
+set(PRIVKT_TOKEN_SOURCES csrc/cpu/exponential.cpp csrc/cpu/flips.cpp csrc/cpu/nearest.cpp csrc/cpu/rejection.cpp
+    csrc/cpu/tables.cpp)
 set(PRIVKT_CPU_SOURCES csrc/cpu/discrete.cpp csrc/cpu/embeddings.cpp csrc/cpu/factors.cpp csrc/cpu/gram.cpp csrc/cpu/head.cpp
     csrc/cpu/noise.cpp csrc/cpu/products.cpp csrc/cpu/sums.cpp csrc/cpu/tied.cpp csrc/cpu/updates.cpp)
 

@@ -16,13 +16,15 @@
                        const int64_t *, int64_t, int64_t *, const NoiseKey &, uint64_t, uint64_t, int64_t *);                \
   void flip_draws(const ByteRows &, const Levels &, const int32_t *, int, const int64_t *, int64_t, int64_t *,               \
                   const NoiseKey &, uint64_t, uint64_t, int64_t *);                                                          \
+  void table_totals(const ByteRows &, const TablePiece &, const Levels &, const WeightTable &, int64_t *, int64_t *);        \
+  void table_nearest(const ByteRows &, const TablePiece &, int64_t, const TableLists &, int64_t *);                          \
   void selected_words(const ByteQueries &, const ByteRows &, const Levels &, const WeightTable &, const uint64_t *,          \
                       int64_t *, int64_t *);                                                                                 \
   }
 #define PRIVKT_TABLE(isa)                                                                                                    \
   TokenKernels {                                                                                                             \
     #isa, isa::weight_totals, isa::exponential_draws, isa::nearest_words, isa::row_extremes, isa::rejection_draws,           \
-        isa::flip_draws, isa::selected_words                                                                                 \
+        isa::flip_draws, isa::table_totals, isa::table_nearest, isa::selected_words                                               \
   }
 
 PRIVKT_DECLARE(scalar)

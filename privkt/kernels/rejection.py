@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from privkt.kernels import _schema
-from privkt.kernels.exponential import ByteTable, Levels, _how, _table, weight_totals
+from privkt.kernels.exponential import ByteTable, Levels, _how, _table, table_totals, weight_totals
 from privkt.kernels.noise import key_tensor
 
 _WORDS_OF_STREAM = 2**18
@@ -121,7 +121,7 @@ def fixed_time(table: ByteTable, near: Neighbours, levels: Levels, weights: Tens
     if int(weights[0]) == int(weights[-1]):
         raise ValueError("fixed_time: weights must differ, got one weight; draw uniformly instead")
     own = _weights_at(near.distances, levels, weights)
-    totals = weight_totals(table, levels, weights, ids=torch.arange(len(table.rows)))
+    totals = table_totals(table, levels, weights)
     most_listed, most_tail = int(own.sum(1).max()), int(own[:, -1].max())
     return FixedTime(_rounds(int(totals.min()), most_listed, most_tail, len(table.rows)), most_listed, most_tail)
 
