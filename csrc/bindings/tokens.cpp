@@ -33,6 +33,7 @@ WeightTable weights_of(const LevelArguments &x) { return {at<void>(uintptr_t(x[3
 void bind_tokens_cpu(py::module_ &m) {
   m.attr("TOKEN_ISAS") = built_token_isas();
   m.def("token_isa", [](const std::string &isa) { return std::string(token_kernels(isa.c_str()).isa); });
+  m.def("amx_left_out", [] { return std::string(amx_left_out()); });
   m.def("weight_totals_cpu", [](const QueryArguments &queries, const WordArguments &words, const LevelArguments &how,
                                 uintptr_t totals, const std::string &isa) {
     const TokenKernels &kernels = token_kernels(isa.c_str());

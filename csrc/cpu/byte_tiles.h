@@ -11,6 +11,9 @@
 #if defined(__AVX512F__) || defined(__AVX2__)
 #include <immintrin.h>
 #endif
+#if defined(__AMX_INT8__) || defined(PRIVKT_PLAYED_AMX)
+#include "amx_tiles.h"
+#endif
 
 namespace privkt::PRIVKT_ISA {
 
@@ -18,7 +21,11 @@ namespace {
 
 #if defined(__AVX512BW__)
 typedef __m512i Ints;
+#if defined(PRIVKT_AMX)
+constexpr int kInts = 16, kQueryRows = 2 * kTileRows, kWordVecs = 2;
+#else
 constexpr int kInts = 16, kQueryRows = 12, kWordVecs = 2;
+#endif
 #define PRIVKT_EACH_ROW(row) row(0) row(1) row(2) row(3) row(4) row(5) row(6) row(7) row(8) row(9) row(10) row(11)
 inline Ints zero_ints() { return _mm512_setzero_si512(); }
 inline Ints splat_ints(int32_t x) { return _mm512_set1_epi32(x); }
@@ -33,7 +40,7 @@ inline uint32_t bits_of(__mmask16 lanes) {
 inline Ints distances(Ints query, Ints word, Ints sum) {
   return _mm512_max_epi32(_mm512_sub_epi32(_mm512_add_epi32(query, word), _mm512_slli_epi32(sum, 1)), _mm512_setzero_si512());
 }
-#if defined(__AVX512VNNI__)
+#if defined(__AVX512VNNI__) && !defined(PRIVKT_AMX)
 inline void add_products(Ints &sum, const int32_t *left, Ints right) {
   asm("vpdpbusd %2%{1to16%}, %1, %0" : "+v"(sum) : "v"(right), "m"(*left));
 }
@@ -81,7 +88,7 @@ inline void add_products(Ints &sum, const int32_t *left, Ints right) {
 }
 #endif
 
-#if defined(__AVX2__) && !defined(__AVX512VNNI__)
+#if defined(__AVX2__) && !defined(__AVX512VNNI__) && !defined(PRIVKT_AMX)
 inline void add_products(Ints &sum, const int32_t *left, Ints right) {
   Ints products;
   asm("vpmaddwd %3, %2, %1\n\tvpaddd %1, %0, %0" : "+v"(sum), "=&v"(products) : "v"(splat_ints(*left)), "v"(right));
@@ -93,9 +100,8 @@ static_assert(kTokenTile % kWordCols == 0, "a tile of sums must consist of whole
 static_assert(token_rows(1) % kQueryRows == 0 && token_rows(4096) % kQueryRows == 0 && token_rows(4097) % kQueryRows == 0,
               "a block of queries must consist of whole panels");
 
-#if defined(__AVX512VNNI__)
+#if defined(__AVX512VNNI__) || defined(PRIVKT_AMX)
 constexpr int kGroup = 4;  // elements of a lane
-constexpr int32_t kShifted = 128;
 inline int32_t lane_of(const int8_t *p, int count) {
   uint32_t word = 0;
   for (int i = 0; i < count; ++i) word |= uint32_t(uint8_t(p[i])) << (8 * i);
@@ -106,10 +112,24 @@ inline int32_t whole_lane(const int8_t *p) {
   memcpy(&word, p, sizeof word);
   return word;
 }
-inline int32_t word_lane(int32_t lane) { return int32_t(uint32_t(lane) ^ 0x80808080u); }
-#else
-constexpr int kGroup = 2;
+#if defined(PRIVKT_AMX)
+constexpr int kStep = kTileLanes;  // lanes are a multiple of it
 constexpr int32_t kShifted = 0;
+inline int32_t word_lane(int32_t lane) { return lane; }
+#else
+constexpr int kStep = 1;
+constexpr int32_t kShifted = 128;
+inline int32_t word_lane(int32_t lane) { return int32_t(uint32_t(lane) ^ 0x80808080u); }
+struct TileScope {
+  TileScope() {}
+};
+#endif
+#else
+constexpr int kGroup = 2, kStep = 1;
+constexpr int32_t kShifted = 0;
+struct TileScope {
+  TileScope() {}
+};
 inline int32_t lane_of(const int8_t *p, int count) {
   return int32_t(uint32_t(uint16_t(int16_t(p[0]))) | (count > 1 ? uint32_t(uint16_t(int16_t(p[1]))) << 16 : 0u));
 }
@@ -117,28 +137,43 @@ inline int32_t whole_lane(const int8_t *p) { return lane_of(p, 2); }
 inline int32_t word_lane(int32_t lane) { return lane; }
 #endif
 
-inline int64_t groups_of(int64_t width) { return (width + kGroup - 1) / kGroup; }
+inline int64_t groups_of(int64_t width) { return (width + kGroup * kStep - 1) / (kGroup * kStep) * kStep; }
 
-// Vectors as [groups][panel] lanes; those that are not there are zeros. row(i) is where vector i lies.
+// Vectors as [groups][panel] lanes, or [groups / kStep][panel][kStep] of queries; what is not there is zeros. row(i) is where
+// vector i lies.
 template <int panel, bool words, typename Row>
 inline void pack_lanes(Row row, int64_t count, int64_t width, int32_t *to) {
   const int64_t whole = width / kGroup, groups = groups_of(width);
+  const auto put = [&](int64_t c, int64_t t, int32_t lane) {
+    if (words || kStep == 1) {
+      to[t * panel + c] = words ? word_lane(lane) : lane;
+    } else {
+      to[(t / kStep * panel + c) * kStep + t % kStep] = lane;
+    }
+  };
   for (int64_t c = 0; c < panel; ++c) {
     const int8_t *from = c < count ? row(c) : nullptr;
-    int32_t *lane = to + c;
-    if (from == nullptr) {
-      for (int64_t t = 0; t < groups; ++t) lane[t * panel] = words ? word_lane(0) : 0;
-      continue;
-    }
-    for (int64_t t = 0; t < whole; ++t) lane[t * panel] = words ? word_lane(whole_lane(from + t * kGroup)) : whole_lane(from + t * kGroup);
-    if (whole == groups) continue;
-    const int32_t rest = lane_of(from + whole * kGroup, int(width - whole * kGroup));
-    lane[whole * panel] = words ? word_lane(rest) : rest;
+    int64_t t = 0;
+    for (; from != nullptr && t < whole; ++t) put(c, t, whole_lane(from + t * kGroup));
+    if (from != nullptr && t * kGroup < width) put(c, t, lane_of(from + t * kGroup, int(width - t * kGroup))), ++t;
+    for (; t < groups; ++t) put(c, t, 0);
   }
 }
 
 // x[i][j] of the query panel and the word panel.
-#if defined(__AVX512BW__) || defined(__AVX2__)
+#if defined(PRIVKT_AMX)
+inline void distance_tile(const int32_t *left, const int32_t *right, int64_t groups, const int32_t *query_bias,
+                          const int32_t *word_bias, int32_t *tile) {
+  product_tile(left, right, groups, tile);
+  for (int v = 0; v < kWordCols; v += kInts) {
+    const Ints word = load_ints(word_bias + v);
+    for (int i = 0; i < kQueryRows; ++i) {
+      int32_t *x = tile + i * kWordCols + v;
+      store_ints(x, distances(splat_ints(query_bias[i]), word, load_ints(x)));
+    }
+  }
+}
+#elif defined(__AVX512BW__) || defined(__AVX2__)
 // Each sum is a variable of its own: gcc keeps an array of them in memory, which costs half of the speed.
 inline void distance_tile(const int32_t *left, const int32_t *right, int64_t groups, const int32_t *query_bias,
                           const int32_t *word_bias, int32_t *tile) {
@@ -219,7 +254,9 @@ inline void distances_by_tiles(const ByteQueries &queries, int64_t first_query, 
   const int64_t width = words.width, groups = groups_of(width);
   const int64_t panels = (count + kQueryRows - 1) / kQueryRows;
   int32_t *bias = memory, *left = bias + panels * kQueryRows, *right = left + panels * kQueryRows * groups;
-  int32_t tile[kQueryRows * kWordCols], rest[kWordCols] = {};
+  alignas(64) int32_t tile[kQueryRows * kWordCols];
+  int32_t rest[kWordCols] = {};
+  const TileScope scope;
   for (int64_t p = 0; p < panels; ++p) {
     const int64_t first = p * kQueryRows;
     const auto row = [&](int64_t i) { return queries.rows.data + vector_of(queries, first_query + first + i) * queries.rows.stride; };

@@ -164,10 +164,10 @@ PRIVKT_FN uint64_t uniform_below(uint64_t total, TokenStream &stream) {
 
 // Queries at a time, columns of words whose weights are summed together, and what they need of memory.
 constexpr int64_t kTokenTile = 256;
-constexpr int64_t token_rows(int64_t width) { return width <= 1024 ? 480 : (width <= 4096 ? 240 : 48); }
+constexpr int64_t token_rows(int64_t width) { return width <= 1024 ? 480 : (width <= 4096 ? 192 : 96); }
 constexpr int64_t token_tiles(int64_t words) { return (words + kTokenTile - 1) / kTokenTile; }
 constexpr int64_t token_workspace(int64_t width, int64_t words) {  // in 64-bit integers
-  const int64_t groups = width / 2 + 2, rows = token_rows(width);
+  const int64_t groups = width / 2 + 16, rows = token_rows(width);
   return (rows + 32) * groups / 2 + rows * (17 + token_tiles(words)) + 64;
 }
 
@@ -216,5 +216,7 @@ struct TokenKernels {
 // The best that this processor and PRIVKT_CPU_ISA allow, or the named one; throws std::runtime_error where it cannot run.
 const TokenKernels &token_kernels(const char *isa);
 const char *built_token_isas();
+// Why the variant for AMX's tiles cannot run here, or nothing.
+const char *amx_left_out();
 
 }  // namespace privkt
