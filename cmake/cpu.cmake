@@ -11,7 +11,8 @@ set(PRIVKT_CPU_LIBRARIES "")
 set(PRIVKT_CPU_DEFINITIONS "")
 
 # dispatch_tokens.cpp chooses among one more instruction set
-set(PRIVKT_TOKEN_SOURCES csrc/cpu/exponential.cpp csrc/cpu/flips.cpp csrc/cpu/nearest.cpp csrc/cpu/rejection.cpp)
+set(PRIVKT_TOKEN_SOURCES csrc/cpu/exponential.cpp csrc/cpu/flips.cpp csrc/cpu/nearest.cpp csrc/cpu/rejection.cpp
+    csrc/cpu/tables.cpp)
 set(PRIVKT_CPU_SOURCES csrc/cpu/discrete.cpp csrc/cpu/embeddings.cpp csrc/cpu/factors.cpp csrc/cpu/gram.cpp csrc/cpu/head.cpp
     csrc/cpu/noise.cpp csrc/cpu/products.cpp csrc/cpu/sums.cpp csrc/cpu/tied.cpp csrc/cpu/updates.cpp)
 
@@ -32,4 +33,10 @@ if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64|amd64)$" AND CMAKE_CXX_COMPILE
   privkt_add_isa(avx512 "${PRIVKT_ALL_SOURCES}" ${PRIVKT_AVX512})
   privkt_add_isa(avx512vnni "${PRIVKT_TOKEN_SOURCES}" ${PRIVKT_AVX512} -mavx512vnni)
   list(APPEND PRIVKT_CPU_DEFINITIONS PRIVKT_HAS_X86=1)
+  include(CheckCXXCompilerFlag)
+  check_cxx_compiler_flag("-mamx-tile -mamx-int8" PRIVKT_COMPILER_KNOWS_AMX)
+  if(PRIVKT_COMPILER_KNOWS_AMX)
+    privkt_add_isa(amx "${PRIVKT_TOKEN_SOURCES}" ${PRIVKT_AVX512} -mavx512vnni -mamx-tile -mamx-int8)
+    list(APPEND PRIVKT_CPU_DEFINITIONS PRIVKT_HAS_AMX=1)
+  endif()
 endif()

@@ -33,6 +33,7 @@ WeightTable weights_of(const LevelArguments &x) { return {at<void>(uintptr_t(x[3
 void bind_tokens_cpu(py::module_ &m) {
   m.attr("TOKEN_ISAS") = built_token_isas();
   m.def("token_isa", [](const std::string &isa) { return std::string(token_kernels(isa.c_str()).isa); });
+  m.def("amx_left_out", [] { return std::string(amx_left_out()); });
   m.def("weight_totals_cpu", [](const QueryArguments &queries, const WordArguments &words, const LevelArguments &how,
                                 uintptr_t totals, const std::string &isa) {
     const TokenKernels &kernels = token_kernels(isa.c_str());
@@ -92,6 +93,24 @@ void bind_tokens_cpu(py::module_ &m) {
     const std::unique_ptr<int64_t[]> workspace(new int64_t[size_t(flip_workspace(words[3], words[2]))]);
     kernels.flip_draws(words_at(words), levels_of(how), at<int32_t>(uintptr_t(how[3])), bits, at<int64_t>(ids), count,
                        at<int64_t>(out), words_of_key, step, offset, workspace.get());
+  });
+  m.def("table_totals_cpu", [](const WordArguments &words, const std::array<int64_t, 4> &piece, const LevelArguments &how,
+                               uintptr_t totals, const std::string &isa) {
+    const TokenKernels &kernels = token_kernels(isa.c_str());
+    py::gil_scoped_release unlocked;
+    const DefaultFloats floats;
+    const std::unique_ptr<int64_t[]> workspace(new int64_t[size_t(token_workspace(words[3], words[2]))]);
+    kernels.table_totals(words_at(words), {piece[0], piece[1], piece[2], piece[3]}, levels_of(how), weights_of(how),
+                         at<int64_t>(totals), workspace.get());
+  });
+  m.def("table_nearest_cpu", [](const WordArguments &words, const std::array<int64_t, 4> &piece, int64_t k, uintptr_t keys,
+                                uintptr_t bounds, uintptr_t farthest, const std::string &isa) {
+    const TokenKernels &kernels = token_kernels(isa.c_str());
+    py::gil_scoped_release unlocked;
+    const DefaultFloats floats;
+    const std::unique_ptr<int64_t[]> workspace(new int64_t[size_t(token_workspace(words[3], words[2]))]);
+    kernels.table_nearest(words_at(words), {piece[0], piece[1], piece[2], piece[3]}, k,
+                          {at<uint64_t>(keys), at<int32_t>(bounds), at<int32_t>(farthest)}, workspace.get());
   });
   m.def("selected_words_cpu", [](const QueryArguments &queries, const WordArguments &words, const LevelArguments &how,
                                  uintptr_t r, uintptr_t words_drawn, const std::string &isa) {

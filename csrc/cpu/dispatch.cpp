@@ -71,6 +71,9 @@ CpuKernels table(const std::string &isa) {
 
 CpuKernels choose() {
   const char *asked = std::getenv("PRIVKT_CPU_ISA");
+#if defined(PRIVKT_HAS_AMX)
+  if (asked != nullptr && std::string(asked) == "amx") asked = "avx512";  // which only token kernels go beyond
+#endif
   if (asked != nullptr && *asked != '\0') {
     const CpuKernels kernels = table(asked);
     if (!runs_here(asked)) {

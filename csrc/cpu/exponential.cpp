@@ -12,32 +12,48 @@ struct Workspace {
   int32_t *packed;
   Workspace(int64_t *memory, int64_t width, int64_t words)
       : partial(memory),
-        tiles(partial + token_rows(width) * kSums),
+        tiles(partial + token_rows(width) * kLongs),
         packed(reinterpret_cast<int32_t *>(tiles + token_rows(width) * token_tiles(words))) {}
 };
 
 // tiles[i * number + n]: the sum of the weights of tile n for the block's query i.
-void sum_tiles(const ByteQueries &queries, int64_t from, int64_t count, const ByteRows &words, const LevelRule &rule,
-               const WeightTable &weights, const Workspace &work) {
+template <bool wide>
+void sum_tiles_of(const ByteQueries &queries, int64_t from, int64_t count, const ByteRows &words, const Levels &levels,
+                  const WeightTable &weights, const Workspace &work) {
+  const LevelRule rule(levels);
   const int64_t number = token_tiles(words.count);
-  for (int64_t i = 0; i < count * kSums; ++i) work.partial[i] = 0;
+  for (int64_t i = 0; i < count * kLongs; ++i) work.partial[i] = 0;
   distances_by_tiles(queries, from, count, words, work.packed,
                      [&](int64_t first, int64_t rows, int64_t word, int64_t here, const int32_t *tile) {
     const bool last = word + here == words.count || (word + kWordCols) % kTokenTile == 0;
     for (int64_t i = 0; i < rows; ++i) {
-      int64_t *sums = work.partial + (first + i) * kSums;
-      for (int v = 0; v < kWordVecs && v * kInts < here; ++v) {
-        add_weights(levels_of(load_ints(tile + i * kWordCols + v * kInts), rule), here - v * kInts, weights, sums);
+      int64_t *sums = work.partial + (first + i) * kLongs;
+      const int32_t *x = tile + i * kWordCols;
+      int64_t v = 0;
+      for (; v + kInts <= here; v += kInts) {
+        Longs first_half, second_half;
+        weigh<wide>(levels_of(load_ints(x + v), rule), weights.data, first_half, second_half);
+        store_longs(sums, sum_of_longs(load_longs(sums), sum_of_longs(first_half, second_half)));
       }
+      for (; v < here; ++v) sums[0] += int64_t(weight_at(weights, level_of(x[v], levels)));
       if (!last) continue;
       int64_t sum = 0;
-      for (int s = 0; s < kSums; ++s) {
+      for (int s = 0; s < kLongs; ++s) {
         sum += sums[s];
         sums[s] = 0;
       }
       work.tiles[(first + i) * number + word / kTokenTile] = sum;
     }
   });
+}
+
+void sum_tiles(const ByteQueries &queries, int64_t from, int64_t count, const ByteRows &words, const Levels &levels,
+               const WeightTable &weights, const Workspace &work) {
+  if (weights.wide) {
+    sum_tiles_of<true>(queries, from, count, words, levels, weights, work);
+  } else {
+    sum_tiles_of<false>(queries, from, count, words, levels, weights, work);
+  }
 }
 
 // The word whose stretch of [0, total) holds r, words by ascending number.
@@ -62,7 +78,7 @@ void weight_totals(const ByteQueries &queries, const ByteRows &words, const Leve
   const int64_t block = token_rows(words.width), number = token_tiles(words.count);
   for (int64_t from = 0; from < queries.count; from += block) {
     const int64_t count = queries.count - from < block ? queries.count - from : block;
-    sum_tiles(queries, from, count, words, LevelRule(levels), weights, work);
+    sum_tiles(queries, from, count, words, levels, weights, work);
     for (int64_t i = 0; i < count; ++i) {
       int64_t total = 0;
       for (int64_t n = 0; n < number; ++n) total += work.tiles[i * number + n];
@@ -77,7 +93,7 @@ void selected_words(const ByteQueries &queries, const ByteRows &words, const Lev
   const int64_t block = token_rows(words.width), number = token_tiles(words.count);
   for (int64_t from = 0; from < queries.count; from += block) {
     const int64_t count = queries.count - from < block ? queries.count - from : block;
-    sum_tiles(queries, from, count, words, LevelRule(levels), weights, work);
+    sum_tiles(queries, from, count, words, levels, weights, work);
     for (int64_t i = 0; i < count; ++i) {
       words_drawn[from + i] = selected(queries, from + i, words, levels, weights, work.tiles + i * number, r[from + i]);
     }
@@ -90,7 +106,7 @@ void exponential_draws(const ByteQueries &queries, const ByteRows &words, const 
   const int64_t block = token_rows(words.width), number = token_tiles(words.count);
   for (int64_t from = 0; from < queries.count; from += block) {
     const int64_t count = queries.count - from < block ? queries.count - from : block;
-    sum_tiles(queries, from, count, words, LevelRule(levels), weights, work);
+    sum_tiles(queries, from, count, words, levels, weights, work);
     for (int64_t i = 0; i < count; ++i) {
       const int64_t *tiles = work.tiles + i * number;
       uint64_t total = 0;

@@ -34,7 +34,7 @@ inline void toss(const NoiseKey &key, uint64_t step, uint64_t token, int64_t wor
 inline uint32_t fallen(Ints levels, const int32_t *weights, int bits, const uint32_t *coins) {
 #if defined(__AVX512BW__)
   const __m512i cut = _mm512_srl_epi32(_mm512_loadu_si512(coins), _mm_cvtsi32_si128(32 - bits));
-  return _mm512_cmplt_epi32_mask(cut, _mm512_i32gather_epi32(levels, weights, 4));
+  return bits_of(_mm512_cmplt_epi32_mask(cut, _mm512_i32gather_epi32(levels, weights, 4)));
 #elif defined(__AVX2__)
   const __m256i cut = _mm256_srl_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i *>(coins)), _mm_cvtsi32_si128(32 - bits));
   return uint32_t(_mm256_movemask_ps(_mm256_castsi256_ps(_mm256_cmpgt_epi32(_mm256_i32gather_epi32(weights, levels, 4), cut))));

@@ -5,7 +5,7 @@
 #include "privkt/portable.h"
 
 #if !defined(PRIVKT_ISA)
-#error "compile with -DPRIVKT_ISA=scalar, avx2 or avx512"
+#error "compile with -DPRIVKT_ISA=scalar, avx2, avx512, ..."
 #endif
 
 #if defined(__GNUC__)

@@ -1,4 +1,7 @@
 // Levels and weights of many distances at once: the vector forms of level_of and weight_at in exponential.h.
+//
+// The weights of kInts levels are two vectors of 64-bit integers: int32 weights lie in the first where their lane is even, int64
+// weights where it is in the first half (lane_of_weight).
 #pragma once
 
 #include "byte_tiles.h"
@@ -35,24 +38,24 @@ inline Ints levels_of(Ints x, const LevelRule &rule) {
   return _mm512_min_epi32(x, _mm512_set1_epi32(rule.last));
 }
 
-constexpr int kSums = 8;  // 64-bit partial sums of a query
+typedef __m512i Longs;
+constexpr int kLongs = 8;
+inline Longs zero_longs() { return _mm512_setzero_si512(); }
+inline Longs load_longs(const int64_t *p) { return _mm512_loadu_si512(p); }
+inline void store_longs(int64_t *p, Longs x) { _mm512_storeu_si512(p, x); }
+inline Longs sum_of_longs(Longs a, Longs b) { return _mm512_add_epi64(a, b); }
 
-// sums[..] += the weights of `count` levels, of which a lane's worth is given.
-inline void add_weights(Ints levels, int64_t count, const WeightTable &weights, int64_t *sums) {
-  const __mmask16 there = count >= kInts ? __mmask16(0xffff) : __mmask16((1u << count) - 1);
-  __m512i total = _mm512_loadu_si512(sums);
-  if (weights.wide) {
-    const auto *table = static_cast<const long long *>(weights.data);
-    const __m512i zero = _mm512_setzero_si512();
-    const __m256i low = _mm512_castsi512_si256(levels), high = _mm512_extracti64x4_epi64(levels, 1);
-    total = _mm512_add_epi64(total, _mm512_mask_i32gather_epi64(zero, __mmask8(there), low, table, 8));
-    total = _mm512_add_epi64(total, _mm512_mask_i32gather_epi64(zero, __mmask8(there >> 8), high, table, 8));
+template <bool wide>
+inline void weigh(Ints levels, const void *weights, Longs &first, Longs &second) {
+  if (wide) {
+    const auto *table = static_cast<const long long *>(weights);
+    first = _mm512_i32gather_epi64(_mm512_castsi512_si256(levels), table, 8);
+    second = _mm512_i32gather_epi64(_mm512_extracti64x4_epi64(levels, 1), table, 8);
   } else {
-    const __m512i w = _mm512_mask_i32gather_epi32(_mm512_setzero_si512(), there, levels, static_cast<const int *>(weights.data), 4);
-    total = _mm512_add_epi64(total, _mm512_and_si512(w, _mm512_set1_epi64(0xffffffff)));
-    total = _mm512_add_epi64(total, _mm512_srli_epi64(w, 32));
+    const __m512i w = _mm512_i32gather_epi32(levels, static_cast<const int *>(weights), 4);
+    first = _mm512_and_si512(w, _mm512_set1_epi64(0xffffffff));
+    second = _mm512_srli_epi64(w, 32);
   }
-  _mm512_storeu_si512(sums, total);
 }
 #elif defined(__AVX2__)
 inline Ints levels_of(Ints x, const LevelRule &rule) {
@@ -68,25 +71,24 @@ inline Ints levels_of(Ints x, const LevelRule &rule) {
   return _mm256_min_epi32(x, _mm256_set1_epi32(rule.last));
 }
 
-constexpr int kSums = 4;
+typedef __m256i Longs;
+constexpr int kLongs = 4;
+inline Longs zero_longs() { return _mm256_setzero_si256(); }
+inline Longs load_longs(const int64_t *p) { return _mm256_loadu_si256(reinterpret_cast<const __m256i *>(p)); }
+inline void store_longs(int64_t *p, Longs x) { _mm256_storeu_si256(reinterpret_cast<__m256i *>(p), x); }
+inline Longs sum_of_longs(Longs a, Longs b) { return _mm256_add_epi64(a, b); }
 
-inline void add_weights(Ints levels, int64_t count, const WeightTable &weights, int64_t *sums) {
-  const __m256i order = _mm256_set_epi32(7, 6, 5, 4, 3, 2, 1, 0), zero = _mm256_setzero_si256();
-  const __m256i there = _mm256_cmpgt_epi32(_mm256_set1_epi32(int(count < kInts ? count : kInts)), order);
-  __m256i total = load_ints(reinterpret_cast<const int32_t *>(sums));
-  if (weights.wide) {
-    const auto *table = static_cast<const long long *>(weights.data);
-    for (int half = 0; half < 2; ++half) {
-      const __m128i at = half == 0 ? _mm256_castsi256_si128(levels) : _mm256_extracti128_si256(levels, 1);
-      const __m128i kept = half == 0 ? _mm256_castsi256_si128(there) : _mm256_extracti128_si256(there, 1);
-      total = _mm256_add_epi64(total, _mm256_mask_i32gather_epi64(zero, table, at, _mm256_cvtepi32_epi64(kept), 8));
-    }
+template <bool wide>
+inline void weigh(Ints levels, const void *weights, Longs &first, Longs &second) {
+  if (wide) {
+    const auto *table = static_cast<const long long *>(weights);
+    first = _mm256_i32gather_epi64(table, _mm256_castsi256_si128(levels), 8);
+    second = _mm256_i32gather_epi64(table, _mm256_extracti128_si256(levels, 1), 8);
   } else {
-    const __m256i w = _mm256_mask_i32gather_epi32(zero, static_cast<const int *>(weights.data), levels, there, 4);
-    total = _mm256_add_epi64(total, _mm256_and_si256(w, _mm256_set1_epi64x(0xffffffff)));
-    total = _mm256_add_epi64(total, _mm256_srli_epi64(w, 32));
+    const __m256i w = _mm256_i32gather_epi32(static_cast<const int *>(weights), levels, 4);
+    first = _mm256_and_si256(w, _mm256_set1_epi64x(0xffffffff));
+    second = _mm256_srli_epi64(w, 32);
   }
-  store_ints(reinterpret_cast<int32_t *>(sums), total);
 }
 #else
 inline Ints levels_of(Ints x, const LevelRule &rule) {
@@ -95,12 +97,30 @@ inline Ints levels_of(Ints x, const LevelRule &rule) {
   return x;
 }
 
-constexpr int kSums = 1;
+struct Longs {
+  int64_t lane[4];
+};
+constexpr int kLongs = 4;
+inline Longs zero_longs() { return {}; }
+inline Longs load_longs(const int64_t *p) { return {{p[0], p[1], p[2], p[3]}}; }
+inline void store_longs(int64_t *p, Longs x) { memcpy(p, x.lane, sizeof x.lane); }
+inline Longs sum_of_longs(Longs a, Longs b) {
+  for (int i = 0; i < kLongs; ++i) a.lane[i] += b.lane[i];
+  return a;
+}
 
-inline void add_weights(Ints levels, int64_t count, const WeightTable &weights, int64_t *sums) {
-  for (int i = 0; i < kInts && i < count; ++i) sums[0] += int64_t(weight_at(weights, levels.lane[i]));
+template <bool wide>
+inline void weigh(Ints levels, const void *weights, Longs &first, Longs &second) {
+  const WeightTable table = {weights, wide};
+  for (int i = 0; i < kLongs; ++i) {
+    first.lane[i] = int64_t(weight_at(table, levels.lane[wide ? i : 2 * i]));
+    second.lane[i] = int64_t(weight_at(table, levels.lane[wide ? kLongs + i : 2 * i + 1]));
+  }
 }
 #endif
+
+static_assert(kInts == 2 * kLongs, "two vectors must hold the weights of one of levels");
+inline int lane_of_weight(bool wide, int half, int i) { return wide ? half * kLongs + i : 2 * i + half; }
 
 }  // namespace
 

@@ -6,7 +6,6 @@ The definitions are those of `privkt.kernels.exponential`: the same bytes, the s
 from __future__ import annotations
 
 import hashlib
-import math
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,10 +18,8 @@ from numpy.typing import ArrayLike, NDArray
 from privkt.privacy import RefusedInput
 
 if TYPE_CHECKING:
-    import torch
-
     from privkt.kernels import ByteTable as NativeTable
-    from privkt.kernels import Neighbours
+    from privkt.kernels import Neighbours, TableIndex
 
 Ids = NDArray[np.int64]
 Integers = NDArray[np.int64]
@@ -101,34 +98,35 @@ class ByteTable:
 
     @cached_property
     def extremes(self) -> tuple[int, int]:
-        """(least, largest) squared distance of two words that differ; zeros where none do.
-
-        Guarantee: no positive square is below the one or above the other; both are within 2^-12 of being met.
-        """
-        import torch
-
-        from privkt import kernels
-
-        up = 0
-        while up < _MOST_UP and 4 * int(self.sqnorms.max()) << up + 1 <= _MOST_SHIFTED:
-            up += 1
-        levels = Levels(math.isqrt(_MOST_SHIFTED), -up)  # without a shift down, level 0 is distance 0
-        every, nothing = torch.arange(self.size), torch.zeros(self.size, dtype=torch.int32)
-
-        def places(first: int) -> tuple[torch.Tensor, torch.Tensor]:
-            values = torch.tensor([first, *range(1, levels.last + 1)], dtype=torch.int32)
-            found = kernels.Levels(levels.last, levels.shift, levels.root)
-            return kernels.row_extremes(self.native, found, values, nothing, ids=every)
-
-        largest, least = int(places(0)[0].max()), int(places(levels.last + 1)[1].min())
-        return (levels.least_square(least), (largest + 1) ** 2 - 1 >> up) if largest else (0, 0)
+        """(least, largest) squared distance of two words that differ; zeros where none do. Both are exact."""
+        near = self.index.near.distances
+        found = near[near > 0]
+        least = int(found.min()) if len(found) else _MOST_SHIFTED
+        crowded = (near[:, -1] == 0).nonzero()[:, 0].numpy()
+        if len(crowded) and near.shape[1] < self.size:  # as many equal words as a list holds: their next is not in it
+            _, firsts = np.unique(self.rows[crowded], axis=0, return_index=True)
+            for word in crowded[firsts]:
+                squares = self.squares(np.array([word]))
+                least = min(least, int(squares[squares > 0].min(initial=_MOST_SHIFTED)))
+        largest = int(self.index.farthest.max())
+        return (least, largest) if largest else (0, 0)
 
     @cached_property
-    def neighbours(self) -> Neighbours:
-        """The nearest words of each word, for draws by rejection."""
+    def index(self) -> TableIndex:
+        """Each word's nearest words and farthest distance: one pass over all pairs of words."""
         from privkt import kernels
 
-        return kernels.neighbours(self.native)
+        return kernels.table_index(self.native)
+
+    @property
+    def indexed(self) -> bool:
+        """Whether that pass was made."""
+        return "index" in self.__dict__
+
+    @property
+    def neighbours(self) -> Neighbours:
+        """The nearest words of each word, for draws by rejection."""
+        return self.index.near
 
     @cached_property
     def native(self) -> NativeTable:

@@ -55,9 +55,10 @@ def sharpest(
         return best
     if best[2].epsilon == 0:  # one weight alone: there is nothing to enumerate
         return best[0], best[1], Certificate(0.0, 0.0, bounded_range)
-    low, high = (0.0, 0.0), (math.inf, math.inf)  # (sharpness, epsilon) on either side of what was asked
+    # (sharpness, epsilon) on either side of what was asked, and of the low side the one before
+    lower, low, high = (0.0, 0.0), (0.0, 0.0), (math.inf, math.inf)
     for trial in range(_TRIALS):
-        sharpness = _FIRST * epsilon if trial == 0 else _between(low, high, epsilon)
+        sharpness = _FIRST * epsilon if trial == 0 else _between(lower, low, high, epsilon)
         if sharpness <= best[0]:
             break
         try:
@@ -67,7 +68,7 @@ def sharpest(
             continue
         certificate = Certificate(law.epsilon_range, law.epsilon_exact(), bounded_range)
         if certificate.epsilon <= epsilon:
-            low, best = (sharpness, certificate.epsilon), (sharpness, law, certificate)
+            lower, low, best = low, (sharpness, certificate.epsilon), (sharpness, law, certificate)
             if epsilon - certificate.epsilon <= _CLOSE * epsilon:
                 break
         else:
@@ -77,11 +78,15 @@ def sharpest(
     return best
 
 
-def _between(low: tuple[float, float], high: tuple[float, float], epsilon: float) -> float:
-    """Where a line through both sides meets a little less than epsilon; epsilon grows about as sharpness does."""
+def _between(lower: tuple[float, float], low: tuple[float, float], high: tuple[float, float], epsilon: float) -> float:
+    """Where a line through both sides meets a little less than epsilon: epsilon grows about as sharpness does.
+
+    Without a high side the line is that through the low side's last two, the first of which is 0.
+    """
     aim = epsilon * (1 - _CLOSE / 2)
     if math.isinf(high[0]):
-        return low[0] * min(_MOST_STEP, aim / low[1]) if low[1] > 0 else math.inf
+        slope = (low[1] - lower[1]) / (low[0] - lower[0]) if low[0] > lower[0] else 0.0
+        return min(low[0] * _MOST_STEP, low[0] + (aim - low[1]) / slope) if slope > 0 else math.inf
     if math.isinf(high[1]):
         return (low[0] + high[0]) / 2
     return low[0] + (high[0] - low[0]) * (aim - low[1]) / (high[1] - low[1])

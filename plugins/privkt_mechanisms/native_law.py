@@ -69,8 +69,9 @@ class NativeLaw(IntegerLaw):
     """The exponential mechanism of an integer weight table, by `privkt.kernels`; the numpy law is the slow same.
 
     Guarantee: that of `IntegerLaw`, drawn from a ChaCha20 key of the operating system's that one call uses up.
-    Edge cases: draws look at the whole vocabulary until as many were made as it has words; then a list of each word's
-        neighbours is made once, from which a draw takes microseconds. Which of the two ran never shows in the law.
+    Edge cases: where no certificate has listed each word's neighbours, draws look at the whole vocabulary until as many
+        were made as it has words; then the list is made once, from which a draw takes microseconds. Which of the two
+        ran never shows in the law.
         With `fixed` it is made at once, and each draw takes a number of rounds that no word changes.
         Under PRIVKT_KERNELS=reference, whose key stream is no secret, numpy draws from the system's bytes instead.
     """
@@ -105,7 +106,8 @@ class NativeLaw(IntegerLaw):
             return super().draw(ids)
         table, key = table_of(self.levelled), kernels.new_key()
         wanted = torch.from_numpy(np.array(ids, np.int64))
-        if table.near is None and (self.fixed or table.streamed + len(ids) > self.size):
+        known = self.levelled.table.indexed
+        if table.near is None and (known or self.fixed or table.streamed + len(ids) > self.size):
             table.near = self.levelled.table.neighbours
         if table.near is None:
             table.streamed += len(ids)
@@ -124,16 +126,14 @@ class NativeLaw(IntegerLaw):
 
     def epsilon_exact(self) -> float:
         """`Law.epsilon_exact` from integers: above the truth by at most 2^-21."""
-        import torch
-
         from privkt import kernels
 
         if not kernels.is_private():
             return Law.epsilon_exact(self)
         if self.weights[0] == self.weights[-1]:
             return 0.0
-        table, every = table_of(self.levelled), torch.arange(self.size)
-        totals = kernels.weight_totals(table.rows, table.levels, self._weights, ids=every)
+        table = table_of(self.levelled)
+        totals = kernels.table_totals(table.rows, table.levels, self._weights)
         logs = floor_logs(self.weights).tolist(), floor_logs(totals.numpy()).tolist()
-        most, least = kernels.log_extremes(table.rows, table.levels, *logs)
-        return exact_epsilon(most.tolist(), least.tolist()) + (_LEFT_OVER if self.fixed else 0.0)
+        spread = kernels.largest_spread(table.rows, self.levelled.table.index, table.levels, *logs)
+        return exact_epsilon([spread], [0]) + (_LEFT_OVER if self.fixed else 0.0)

@@ -15,7 +15,16 @@ from privkt.kernels.discrete import (
     representable_sigma,
 )
 from privkt.kernels.embeddings import clipped_embedding_sum, embedding_sqnorms
-from privkt.kernels.exponential import ByteTable, Levels, byte_table, draw_flipped, draw_words, quantised, weight_totals
+from privkt.kernels.exponential import (
+    ByteTable,
+    Levels,
+    byte_table,
+    draw_flipped,
+    draw_words,
+    quantised,
+    table_totals,
+    weight_totals,
+)
 from privkt.kernels.factors import ClipFactors, clip_factors, row_sqnorms
 from privkt.kernels.grid import grid_scale
 from privkt.kernels.head import HeadGradient, head_gradient, linear_cross_entropy
@@ -41,6 +50,7 @@ from privkt.kernels.rejection import (
     row_extremes,
 )
 from privkt.kernels.sums import clip_and_sum, clipped_sum, sum_slack
+from privkt.kernels.tables import TableIndex, largest_spread, table_index
 from privkt.kernels.tied import tied_cross, tied_grid_norm, tied_sqnorms
 from privkt.kernels.updates import adamw_update_, sgd_update_
 
@@ -52,6 +62,7 @@ __all__ = [
     "KernelsUnavailable",
     "Levels",
     "Neighbours",
+    "TableIndex",
     "accounted_sigma",
     "adamw_update_",
     "add_discrete_gaussian_",
@@ -78,6 +89,7 @@ __all__ = [
     "grid_scale",
     "head_gradient",
     "is_private",
+    "largest_spread",
     "linear_cross_entropy",
     "log_extremes",
     "nearest_words",
@@ -94,6 +106,8 @@ __all__ = [
     "runs_on",
     "sgd_update_",
     "sum_slack",
+    "table_index",
+    "table_totals",
     "tied_cross",
     "tied_grid_norm",
     "tied_sqnorms",

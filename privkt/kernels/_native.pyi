@@ -25,11 +25,13 @@ def cpu_isa() -> str: ...
 TOKEN_ISAS: str
 
 # words: data, bias, count, width, stride; queries: data, bias, rows, stride, ids, count
-# how: shift, root, last, weights, wide
+# how: shift, root, last, weights, wide; piece: from, to, other from, other to
+_Four = tuple[int, int, int, int]
 _Five = tuple[int, int, int, int, int]
 _Six = tuple[int, int, int, int, int, int]
 
 def token_isa(isa: str) -> str: ...
+def amx_left_out() -> str: ...
 def weight_totals_cpu(queries: _Six, words: _Five, how: _Five, totals: int, isa: str) -> None: ...
 def exponential_draws_cpu(
     queries: _Six,
@@ -47,6 +49,8 @@ def nearest_words_cpu(queries: _Six, words: _Five, k: int, ids: int, distances: 
 def row_extremes_cpu(
     queries: _Six, words: _Five, how: _Five, word_values: int, most: int, least: int, isa: str
 ) -> None: ...
+def table_totals_cpu(words: _Five, piece: _Four, how: _Five, totals: int, isa: str) -> None: ...
+def table_nearest_cpu(words: _Five, piece: _Four, k: int, keys: int, bounds: int, farthest: int, isa: str) -> None: ...
 def rejection_draws_cpu(
     words: _Five,
     near_ids: int,

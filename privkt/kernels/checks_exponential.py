@@ -132,6 +132,23 @@ def nearest_words(queries: Tensor, query_bias: Tensor, ids: Tensor | None, rows:
         raise ValueError(f"nearest_words: k must be from 1 to the {len(rows)} words, got {k}; ask for fewer")
 
 
+def _whole(op: str, rows: Tensor, bias: Tensor) -> None:
+    _table(op, rows, bias, None, rows, bias)
+
+
+def table_nearest(rows: Tensor, bias: Tensor, k: int) -> None:
+    _whole("table_nearest", rows, bias)
+    if not 1 <= k <= len(rows):
+        raise ValueError(f"table_nearest: k must be from 1 to the {len(rows)} words, got {k}; ask for fewer")
+
+
+def table_totals(rows: Tensor, bias: Tensor, shift: int, root: bool, last: int, weights: Tensor) -> None:
+    op = "table_totals"
+    _whole(op, rows, bias)
+    _levels(op, shift, last)
+    _weights(op, weights, last, len(rows))
+
+
 def row_extremes(
     queries: Tensor,
     query_bias: Tensor,

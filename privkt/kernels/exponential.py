@@ -9,6 +9,7 @@ from torch import Tensor
 
 from privkt.kernels import _schema
 from privkt.kernels.checks_exponential import MOST_BYTES, MOST_QUERY_BIAS
+from privkt.kernels.native import runs_on
 from privkt.kernels.noise import key_tensor
 
 _LARGEST = 127
@@ -99,6 +100,13 @@ def weight_totals(
 ) -> Tensor:
     """The sum over all words of the weights of each query, exactly. Shapes, arguments: those of `draw_words`."""
     return _schema.ops.weight_totals(*_table("weight_totals", table, ids, queries), *_how(levels, weights))
+
+
+def table_totals(table: ByteTable, levels: Levels, weights: Tensor) -> Tensor:
+    """`weight_totals` of every word of the table, each pair of words computed once. Shapes: [words] int64."""
+    if not runs_on("table_totals", table.rows.device):
+        return weight_totals(table, levels, weights, ids=torch.arange(len(table.rows), device=table.rows.device))
+    return _schema.ops.table_totals(table.rows, table.sqnorms, *_how(levels, weights))
 
 
 def draw_words(

@@ -66,7 +66,7 @@ def _missing() -> str:
 
 
 def build_info() -> dict[str, Any]:
-    """What was built and what runs, as JSON values: version, compiler, cpu_isas, cpu_isa, cuda, its kernels, why not.
+    """What was built and what runs, as JSON values: version, compiler, instruction sets, why not AMX, cuda, why not.
 
     Raises: KernelsUnavailable where there is no native module.
     """
@@ -74,7 +74,8 @@ def build_info() -> dict[str, Any]:
     record["cpu_isas"] = record["cpu_isas"].split(",")
     record["cuda_architectures"] = [a for a in record["cuda_architectures"].split(";") if a]
     record["cuda_kernels"] = sorted(x.removesuffix("_cuda") for x in dir(module()) if x.endswith("_cuda"))
-    return {"cpu_isa": module().cpu_isa(), **record}
+    tokens = {"token_isa": module().token_isa(""), "amx_left_out": module().amx_left_out()}
+    return {"cpu_isa": module().cpu_isa(), **tokens, **record}
 
 
 def runs_on(kernel: str, device: torch.device) -> bool:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from privkt.kernels import native
+from privkt.kernels.threads import parallel
 
 isa = ""  # tests set it: the instruction set to run, or the best that there is
 _PRODUCTS_A_THREAD = 1 << 23
 _TOKENS_A_THREAD = 1 << 10
+_WORDS_TOGETHER = 480  # where ranges of words end, so that blocks of the kernels are whole
 
 
 def _vectors(rows: Tensor, bias: Tensor) -> tuple[int, ...]:
@@ -112,6 +116,53 @@ def nearest_words(
 
     native._split("nearest_words", rows.device, count, _grain(rows), run)
     return near[0], near[1]
+
+
+def _rounds(words: int, threads: int) -> list[list[tuple[int, int, int, int]]]:
+    """Pieces of all pairs of words, each pair in one; those of a round have no word in common.
+
+    Each range against itself, then every two ranges as in a tournament: one stays, the others go round.
+    """
+    parts = 1 if threads == 1 else 2 * threads
+    cuts = [words * part // parts // _WORDS_TOGETHER * _WORDS_TOGETHER for part in range(parts)] + [words]
+    ranges = list(itertools.pairwise(cuts))
+    rounds = [[(*own, *own) for own in ranges]]
+    for _ in range(parts - 1):
+        rounds.append(
+            [(*min(a, b), *max(a, b)) for a, b in zip(ranges[: parts // 2], ranges[: parts // 2 - 1 : -1], strict=True)]
+        )
+        ranges = [ranges[0], ranges[-1], *ranges[1:-1]]
+    return rounds
+
+
+def _every_pair(kernel: str, rows: Tensor, run: Callable[[tuple[int, int, int, int]], tuple[Any, ...]]) -> None:
+    work = len(rows) * rows.numel()
+    for pieces in _rounds(len(rows), min(torch.get_num_threads(), work // _PRODUCTS_A_THREAD + 1)):
+
+        def play(start: int, stop: int, pieces: list[tuple[int, int, int, int]] = pieces) -> None:
+            for piece in pieces[start:stop]:
+                native._call(kernel, rows.device, *run(piece))
+
+        parallel(len(pieces), play, 1)
+
+
+def table_nearest(rows: Tensor, bias: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
+    words, count = _vectors(rows, bias), len(rows)
+    keys = torch.full((count, k), -1, dtype=torch.int64, device=rows.device)
+    bounds = torch.full((count,), 2**31 - 1, dtype=torch.int32, device=rows.device)
+    farthest = torch.zeros_like(bounds)
+    places = keys.data_ptr(), bounds.data_ptr(), farthest.data_ptr()
+    _every_pair("table_nearest", rows, lambda piece: (words, piece, k, *places, isa))
+    for part in keys.split(1 << 12):  # its k words and no others, so nothing of what filled the list is left
+        part.copy_(part.sort(1).values)
+    return (keys & 0xFFFFFFFF).int(), (keys >> 32).int(), farthest
+
+
+def table_totals(rows: Tensor, bias: Tensor, shift: int, root: bool, last: int, weights: Tensor) -> Tensor:
+    totals = torch.zeros(len(rows), dtype=torch.int64, device=rows.device)
+    words, how = _vectors(rows, bias), _how(shift, root, last, weights)
+    _every_pair("table_totals", rows, lambda piece: (words, piece, how, totals.data_ptr(), isa))
+    return totals
 
 
 def row_extremes(

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from privkt.kernels.reference_exponential import below, level, levels_of, words
+from privkt.kernels.reference_exponential import below, level, levels_of, weight_totals, words
 
 CHOICE_BLOCK = 10752
 
@@ -34,6 +34,16 @@ def nearest_words(
     near = [sorted((x, v) for v, x in enumerate(row))[:k] for row in every]
     both = torch.tensor(near, dtype=torch.int32).reshape(len(every), k, 2)
     return both[..., 1].contiguous(), both[..., 0].contiguous()
+
+
+def table_nearest(rows: Tensor, bias: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
+    every = distances_of(rows, bias, None, rows, bias)
+    farthest = torch.tensor([max(row) for row in every], dtype=torch.int32)
+    return *nearest_words(rows, bias, None, rows, bias, k), farthest
+
+
+def table_totals(rows: Tensor, bias: Tensor, shift: int, root: bool, last: int, weights: Tensor) -> Tensor:
+    return weight_totals(rows, bias, None, rows, bias, shift, root, last, weights)
 
 
 def row_extremes(

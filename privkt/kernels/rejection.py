@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from privkt.kernels import _schema
-from privkt.kernels.exponential import ByteTable, Levels, _how, _table, weight_totals
+from privkt.kernels.exponential import ByteTable, Levels, _how, _table, table_totals, weight_totals
+from privkt.kernels.native import runs_on
 from privkt.kernels.noise import key_tensor
 
 _WORDS_OF_STREAM = 2**18
@@ -51,7 +52,10 @@ def nearest_words(
 
 def neighbours(table: ByteTable, k: int = 64) -> Neighbours:
     """The list that `draw_words_near` draws from, for a public table; k is at most the number of words."""
-    return Neighbours(*nearest_words(table, min(k, len(table.rows)), ids=torch.arange(len(table.rows))))
+    most, device = min(k, len(table.rows)), table.rows.device
+    if runs_on("table_nearest", device):
+        return Neighbours(*_schema.ops.table_nearest(table.rows, table.sqnorms, most)[:2])
+    return Neighbours(*nearest_words(table, most, ids=torch.arange(len(table.rows), device=device)))
 
 
 def row_extremes(
@@ -121,7 +125,7 @@ def fixed_time(table: ByteTable, near: Neighbours, levels: Levels, weights: Tens
     if int(weights[0]) == int(weights[-1]):
         raise ValueError("fixed_time: weights must differ, got one weight; draw uniformly instead")
     own = _weights_at(near.distances, levels, weights)
-    totals = weight_totals(table, levels, weights, ids=torch.arange(len(table.rows)))
+    totals = table_totals(table, levels, weights)
     most_listed, most_tail = int(own.sum(1).max()), int(own[:, -1].max())
     return FixedTime(_rounds(int(totals.min()), most_listed, most_tail, len(table.rows)), most_listed, most_tail)
 

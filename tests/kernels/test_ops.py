@@ -15,7 +15,16 @@ from privkt.kernels import _schema, native
 KEY = torch.arange(32, dtype=torch.uint8)
 MASK = torch.tensor([True, False, True])
 IDS = torch.tensor([[0, 1, 2, 2, 3], [0] * 5, [3, 1, 3, 1, 3]])
-TOKEN_OPS = {"weight_totals", "exponential_draws", "nearest_words", "row_extremes", "rejection_draws", "flip_draws"}
+TOKEN_OPS = {
+    "weight_totals",
+    "exponential_draws",
+    "nearest_words",
+    "row_extremes",
+    "rejection_draws",
+    "flip_draws",
+    "table_nearest",
+    "table_totals",
+}
 NO_FLOATS = {
     "gaussian_noise_",
     "discrete_gaussian_",
@@ -44,6 +53,8 @@ def arguments(op: str) -> tuple:
         "row_extremes": (*table[:8], torch.arange(10, dtype=torch.int32), norms),
         "rejection_draws": (table[2], words, norms, near, near, *table[5:], 0, 0, 0, KEY, 3, 4),
         "weight_totals": table,
+        "table_nearest": (words, norms, 2),
+        "table_totals": (words, norms, *table[5:]),
         "exponential_draws": (*table, KEY, 3, 4),
         "row_sqnorms": (rows, MASK),
         "add_row_sqnorms_": (sqnorms, rows, None),

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-TOKEN_STEMS = ("exponential", "flips", "nearest", "rejection")
+TOKEN_STEMS = ("exponential", "flips", "nearest", "rejection", "tables")
 STEMS = (
     "discrete",
     "embeddings",

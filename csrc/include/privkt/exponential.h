@@ -54,6 +54,18 @@ struct NeighbourList {
   int64_t k;
 };
 
+// Words from..to - 1 of a table against other_from..other_to - 1 of it: two ranges that share no word, or one against itself.
+struct TablePiece {
+  int64_t from, to, other_from, other_to;
+};
+
+// Of every word of a table, the words nearest so far: [words, k] heaps of x << 32 | id, largest first, begun with all ones; the
+// largest x in each, begun with INT32_MAX; and the largest x seen at all, begun with 0.
+struct TableLists {
+  uint64_t *keys;
+  int32_t *bounds, *farthest;
+};
+
 // Rounds of a draw in fixed time, and public bounds that hold for every word of the table: the sum of its list's weights, and
 // the weight of its k-th neighbour.
 struct FixedTime {
@@ -152,11 +164,11 @@ PRIVKT_FN uint64_t uniform_below(uint64_t total, TokenStream &stream) {
 
 // Queries at a time, columns of words whose weights are summed together, and what they need of memory.
 constexpr int64_t kTokenTile = 256;
-constexpr int64_t token_rows(int64_t width) { return width <= 1024 ? 480 : (width <= 4096 ? 240 : 48); }
+constexpr int64_t token_rows(int64_t width) { return width <= 1024 ? 480 : (width <= 4096 ? 192 : 96); }
 constexpr int64_t token_tiles(int64_t words) { return (words + kTokenTile - 1) / kTokenTile; }
 constexpr int64_t token_workspace(int64_t width, int64_t words) {  // in 64-bit integers
-  const int64_t groups = width / 2 + 2, rows = token_rows(width);
-  return (rows + 32) * groups / 2 + rows * (16 + token_tiles(words)) + 64;
+  const int64_t groups = width / 2 + 16, rows = token_rows(width);
+  return (rows + 32) * groups / 2 + rows * (17 + token_tiles(words)) + 64;
 }
 
 constexpr int64_t nearest_workspace(int64_t width, int64_t words, int64_t k) {
@@ -191,6 +203,11 @@ struct TokenKernels {
   // whose coin fell is drawn uniformly. int32 weights, of which the first and largest is 2^bits; at most kMostFlipped words.
   void (*flip_draws)(const ByteRows &words, const Levels &levels, const int32_t *weights, int bits, const int64_t *ids,
                      int64_t count, int64_t *out, const NoiseKey &key, uint64_t step, uint64_t offset, int64_t *workspace);
+  // Every pair of a piece once: totals of each word += its weights towards the piece's other words, and itself where it is there.
+  void (*table_totals)(const ByteRows &words, const TablePiece &piece, const Levels &levels, const WeightTable &weights,
+                       int64_t *totals, int64_t *workspace);
+  // The same for lists of the nearest. Calls that share no word of their pieces may run at once.
+  void (*table_nearest)(const ByteRows &words, const TablePiece &piece, int64_t k, const TableLists &lists, int64_t *workspace);
   // words_drawn[i] = the word whose stretch of [0, total of query i) holds r[i], so that tests can enumerate every draw.
   void (*selected_words)(const ByteQueries &queries, const ByteRows &words, const Levels &levels, const WeightTable &weights,
                          const uint64_t *r, int64_t *words_drawn, int64_t *workspace);
@@ -199,5 +216,7 @@ struct TokenKernels {
 // The best that this processor and PRIVKT_CPU_ISA allow, or the named one; throws std::runtime_error where it cannot run.
 const TokenKernels &token_kernels(const char *isa);
 const char *built_token_isas();
+// Why the variant for AMX's tiles cannot run here, or nothing.
+const char *amx_left_out();
 
 }  // namespace privkt
