@@ -51,7 +51,11 @@ def nearest_words(
 
 def neighbours(table: ByteTable, k: int = 64) -> Neighbours:
     """The list that `draw_words_near` draws from, for a public table; k is at most the number of words."""
-    return Neighbours(*nearest_words(table, min(k, len(table.rows)), ids=torch.arange(len(table.rows))))
+    return Neighbours(*nearest_words(table, min(k, len(table.rows)), ids=_all_ids(table)))
+
+
+def _all_ids(table: ByteTable) -> Tensor:
+    return torch.arange(len(table.rows), device=table.rows.device)
 
 
 def row_extremes(
@@ -121,7 +125,7 @@ def fixed_time(table: ByteTable, near: Neighbours, levels: Levels, weights: Tens
     if int(weights[0]) == int(weights[-1]):
         raise ValueError("fixed_time: weights must differ, got one weight; draw uniformly instead")
     own = _weights_at(near.distances, levels, weights)
-    totals = weight_totals(table, levels, weights, ids=torch.arange(len(table.rows)))
+    totals = weight_totals(table, levels, weights, ids=_all_ids(table))
     most_listed, most_tail = int(own.sum(1).max()), int(own[:, -1].max())
     return FixedTime(_rounds(int(totals.min()), most_listed, most_tail, len(table.rows)), most_listed, most_tail)
 
@@ -143,8 +147,8 @@ def _rounds(least_total: int, most_listed: int, most_tail: int, words: int) -> i
 def _weights_at(distances: Tensor, levels: Levels, weights: Tensor) -> Tensor:
     """The weights of listed distances, in int64: the levels come from the kernel that defines them."""
     flat = distances.flatten()
-    zeros = ByteTable(torch.zeros(1, 1, dtype=torch.int8), torch.zeros(1, dtype=torch.int32), 1.0)
-    queries = (torch.zeros(len(flat), 1, dtype=torch.int8), flat.clamp(max=2**30))
+    zeros = ByteTable(flat.new_zeros(1, 1, dtype=torch.int8), flat.new_zeros(1), 1.0)
+    queries = (flat.new_zeros(len(flat), 1, dtype=torch.int8), flat.clamp(max=2**30))
     return weight_totals(zeros, levels, weights, queries=queries).view(distances.shape)
 
 
@@ -157,5 +161,5 @@ def log_extremes(
     Guarantee: every pair of words is looked at. Distances are symmetric, so y's row holds all x.
     """
     by_level, by_word = torch.tensor(list(log_weights)), -torch.tensor(list(log_totals))
-    ids = torch.arange(len(table.rows))
-    return row_extremes(table, levels, by_level.int(), by_word.int(), ids=ids)
+    values, word_values = (x.int().to(table.rows.device) for x in (by_level, by_word))
+    return row_extremes(table, levels, values, word_values, ids=_all_ids(table))
