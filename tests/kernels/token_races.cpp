@@ -44,8 +44,9 @@ void compare(const Table &table, const Table &others, const std::vector<int32_t>
   played.nearest_words(all, table.rows, k, near_played.data(), far_played.data(), more.data(), nullptr);
   const NeighbourList list = {near_played.data(), far_played.data(), k};
   std::vector<int32_t> a(size_t(n * k)), b(a.size()), c(a.size()), d(a.size());
-  blocks::nearest_words(Race{}, queries, table.rows, k, a.data(), b.data(), space.data());
-  played.nearest_words(queries, table.rows, k, c.data(), d.data(), space.data(), nullptr);
+  const ByteQueries some = {others.rows, nullptr, few};
+  blocks::nearest_words(Race{}, some, table.rows, k, a.data(), b.data(), space.data());
+  played.nearest_words(some, table.rows, k, c.data(), d.data(), space.data(), nullptr);
   same("nearest_words", a, c);
   same("nearest_words' distances", b, d);
   blocks::row_extremes(Race{}, queries, table.rows, levels, weights.data(), table.norms.data(), a.data(), b.data(), space.data());
