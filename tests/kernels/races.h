@@ -18,7 +18,8 @@ bool waits = true;
 template <typename Registers>
 struct OneThread {
   int thread;
-  pthread_barrier_t *barrier;
+  pthread_barrier_t *barriers;  // two, in turn
+  int turn;
   Registers mine;
 
   template <typename Work>
@@ -29,31 +30,37 @@ struct OneThread {
   template <typename Work>
   void each(Work work) {
     work(thread, mine);
-    if (waits) pthread_barrier_wait(barrier);
+    if (waits) pthread_barrier_wait(&barriers[turn ^= 1]);
   }
 };
 
+// One barrier for all phases would hide races: a thread that is slow to leave it would be taken to know what others did before
+// they arrived at it for the next time. At two in turn none can be that far ahead.
 struct Race {
   template <typename Program>
   int operator()(const Program &program) const {
     using Team = OneThread<typename Program::Registers>;
     const std::unique_ptr<typename Program::Shared> shared(new typename Program::Shared);
-    pthread_barrier_t inside, between;
-    pthread_barrier_init(&inside, nullptr, Program::kThreads);
-    pthread_barrier_init(&between, nullptr, Program::kThreads);
+    pthread_barrier_t inside[2], between[2];
+    for (int i = 0; i < 2; ++i) {
+      pthread_barrier_init(&inside[i], nullptr, Program::kThreads);
+      pthread_barrier_init(&between[i], nullptr, Program::kThreads);
+    }
     std::vector<std::thread> threads;
     for (int thread = 0; thread < Program::kThreads; ++thread) {
       threads.emplace_back([&, thread] {
-        const std::unique_ptr<Team> team(new Team{thread, &inside, {}});
+        const std::unique_ptr<Team> team(new Team{thread, inside, 0, {}});
         for (int64_t block = 0; block < program.blocks(); ++block) {
           Program::run(program, *team, *shared, block);
-          pthread_barrier_wait(&between);  // the next block has this memory only when all have left it
+          pthread_barrier_wait(&between[block % 2]);  // the next block has this memory only when all have left it
         }
       });
     }
     for (std::thread &thread : threads) thread.join();
-    pthread_barrier_destroy(&inside);
-    pthread_barrier_destroy(&between);
+    for (int i = 0; i < 2; ++i) {
+      pthread_barrier_destroy(&inside[i]);
+      pthread_barrier_destroy(&between[i]);
+    }
     return 0;
   }
 };
