@@ -32,8 +32,9 @@ else()
     set(CMAKE_CUDA_VISIBILITY_PRESET hidden)
     enable_language(CUDA)
     find_package(CUDAToolkit REQUIRED)
-    add_library(privkt_cuda OBJECT csrc/cuda/discrete.cu csrc/cuda/embeddings.cu csrc/cuda/factors.cu csrc/cuda/gram.cu
-                csrc/cuda/head.cu csrc/cuda/noise.cu csrc/cuda/products.cu csrc/cuda/sums.cu csrc/cuda/table.cu
+    add_library(privkt_cuda OBJECT csrc/cuda/discrete.cu csrc/cuda/embeddings.cu csrc/cuda/exponential.cu
+                csrc/cuda/factors.cu csrc/cuda/flips.cu csrc/cuda/gram.cu csrc/cuda/head.cu csrc/cuda/nearest.cu
+                csrc/cuda/noise.cu csrc/cuda/products.cu csrc/cuda/rejection.cu csrc/cuda/sums.cu csrc/cuda/table.cu
                 csrc/cuda/tied.cu csrc/cuda/updates.cu)
     target_include_directories(privkt_cuda PRIVATE csrc/include)
     # As on the CPU: no contraction, no fast-math.

@@ -77,7 +77,11 @@ inline NoisyMean mean_from(const py::tuple &t) {
           key_from(t[4].cast<py::bytes>()), t[5].cast<uint64_t>(), t[6].cast<uint64_t>(), t[7].cast<float>(), t[8].cast<bool>()};
 }
 
+// Throws where a launch reported an error.
+void check_launch(int code, const char *kernel);
+
 void bind_blocks(py::module_ &m);
+void bind_token_blocks(py::module_ &m);
 void bind_tokens_cpu(py::module_ &m);
 
 }  // namespace privkt

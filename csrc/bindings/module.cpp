@@ -195,4 +195,5 @@ PYBIND11_MODULE(_native, m) {
   bind_products_cpu(m);
   bind_tokens_cpu(m);
   bind_blocks(m);
+  bind_token_blocks(m);
 }

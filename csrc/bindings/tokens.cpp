@@ -1,34 +1,9 @@
 // Python's face of the token kernels (exponential.h).
-#include <pybind11/pybind11.h>
-#include <pybind11/stl.h>
-
-#include <array>
 #include <memory>
 
-#include "arguments.h"
-#include "privkt/exponential.h"
-
-namespace py = pybind11;
+#include "token_arguments.h"
 
 namespace privkt {
-
-namespace {
-
-// words: data, bias, count, width, stride. queries: data, bias, rows, stride, ids, count. how: shift, root, last, weights, wide.
-using WordArguments = std::array<int64_t, 5>;
-using QueryArguments = std::array<int64_t, 6>;
-using LevelArguments = std::array<int64_t, 5>;
-
-ByteRows words_at(const WordArguments &x) { return {at<int8_t>(uintptr_t(x[0])), at<int32_t>(uintptr_t(x[1])), x[2], x[3], x[4]}; }
-
-ByteQueries queries_at(const QueryArguments &x, int64_t width) {
-  return {{at<int8_t>(uintptr_t(x[0])), at<int32_t>(uintptr_t(x[1])), x[2], width, x[3]}, at<int64_t>(uintptr_t(x[4])), x[5]};
-}
-
-Levels levels_of(const LevelArguments &x) { return {int32_t(x[0]), x[1] != 0, int32_t(x[2])}; }
-WeightTable weights_of(const LevelArguments &x) { return {at<void>(uintptr_t(x[3])), x[4] != 0}; }
-
-}  // namespace
 
 void bind_tokens_cpu(py::module_ &m) {
   m.attr("TOKEN_ISAS") = built_token_isas();

@@ -1,7 +1,6 @@
 // The GPU's blocks of threads played by one thread of the CPU: slow, and what the tests compare with the CPU's kernels.
-#include <cstring>
-#include <memory>
-
+#include "play.h"
+#include "privkt/blocks/copies.h"
 #include "privkt/blocks/discrete.h"
 #include "privkt/blocks/gram.h"
 #include "privkt/blocks/rows.h"
@@ -10,44 +9,10 @@
 
 namespace privkt {
 
+bool played_backwards = false;
+bool blocks::copies_land_late = true;
+
 namespace {
-
-bool backwards_now = false;
-
-template <typename Program>
-struct PlayedTeam {
-  std::unique_ptr<typename Program::Registers[]> registers{new typename Program::Registers[Program::kThreads]};
-  bool backwards = backwards_now;
-
-  template <typename Work>
-  void apart(Work work) {
-    for (int i = 0; i < Program::kThreads; ++i) {
-      const int thread = backwards ? Program::kThreads - 1 - i : i;
-      work(thread, registers[size_t(thread)]);
-    }
-  }
-
-  template <typename Work>
-  void each(Work work) {
-    apart(work);
-  }
-};
-
-// Blocks begin, as on a GPU, with whatever memory holds: NaN here, so that a read before a write shows.
-struct Play {
-  template <typename Program>
-  int operator()(const Program &program) const {
-    PlayedTeam<Program> team;
-    const std::unique_ptr<typename Program::Shared> shared(new typename Program::Shared);
-    const int64_t blocks = program.blocks();
-    for (int64_t i = 0; i < blocks; ++i) {
-      memset(static_cast<void *>(shared.get()), 0xff, sizeof(typename Program::Shared));
-      memset(static_cast<void *>(team.registers.get()), 0xff, sizeof(typename Program::Registers) * Program::kThreads);
-      Program::run(program, team, *shared, team.backwards ? blocks - 1 - i : i);
-    }
-    return 0;
-  }
-};
 
 int row_sqnorms(const Rows &rows, double *sqnorms, bool accumulate, void *) {
   return blocks::row_sqnorms(Play{}, rows, sqnorms, accumulate);
@@ -115,7 +80,10 @@ int64_t product_workspace(int64_t batch, int64_t steps, int64_t d, bool gram) {
 
 int64_t embedding_workspace(int64_t batch, int64_t steps) { return batch * blocks::parts_of(steps, blocks::kRuns); }
 
-void play_backwards(bool backwards) { backwards_now = backwards; }
+void play_backwards(bool backwards) {
+  played_backwards = backwards;
+  blocks::copies_land_late = !backwards;
+}
 
 const BlockKernels &played_kernels() {
   static const BlockKernels kernels = {row_sqnorms,

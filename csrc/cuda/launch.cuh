@@ -30,6 +30,17 @@ __global__ void __launch_bounds__(Program::kThreads) run_program(const __grid_co
   Program::run(program, team, shared, int64_t(blockIdx.x));
 }
 
+// Programs with more shared memory than a block has without asking for it; two of their blocks share a multiprocessor, so that
+// one multiplies while the other looks at its sums.
+constexpr size_t kStaticShared = 48 << 10;
+
+template <typename Program>
+__global__ void __launch_bounds__(Program::kThreads, 2) run_large_program(const __grid_constant__ Program program) {
+  extern __shared__ __align__(16) unsigned char memory[];
+  GpuTeam<typename Program::Registers> team;
+  Program::run(program, team, *reinterpret_cast<typename Program::Shared *>(memory), int64_t(blockIdx.x));
+}
+
 struct GpuLaunch {
   void *stream;
 
@@ -38,7 +49,16 @@ struct GpuLaunch {
     const int64_t blocks = program.blocks();
     if (blocks == 0) return 0;
     if (blocks > INT32_MAX) return int(cudaErrorInvalidConfiguration);
-    run_program<<<unsigned(blocks), Program::kThreads, 0, static_cast<cudaStream_t>(stream)>>>(program);
+    const auto on = static_cast<cudaStream_t>(stream);
+    constexpr size_t size = sizeof(typename Program::Shared);
+    if constexpr (size > kStaticShared) {
+      const cudaError_t failed =
+          cudaFuncSetAttribute(run_large_program<Program>, cudaFuncAttributeMaxDynamicSharedMemorySize, int(size));
+      if (failed != cudaSuccess) return int(failed);
+      run_large_program<<<unsigned(blocks), Program::kThreads, size, on>>>(program);
+    } else {
+      run_program<<<unsigned(blocks), Program::kThreads, 0, on>>>(program);
+    }
     return int(cudaGetLastError());
   }
 };

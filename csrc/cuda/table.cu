@@ -2,6 +2,7 @@
 #include <cuda_runtime.h>
 
 #include "kernels.cuh"
+#include "tokens.cuh"
 
 namespace privkt {
 
@@ -19,6 +20,12 @@ const BlockKernels &cuda_kernels() {
                                        gpu::embedding_sqnorms,
                                        gpu::clipped_embedding_sum,
                                        gpu::tied_cross};
+  return kernels;
+}
+
+const TokenBlockKernels &cuda_token_kernels() {
+  static const TokenBlockKernels kernels = {gpu::weight_totals,   gpu::exponential_draws, gpu::nearest_words, gpu::row_extremes,
+                                            gpu::rejection_draws, gpu::flip_draws,        gpu::selected_words};
   return kernels;
 }
 

@@ -52,8 +52,10 @@ def _levels(op: str, shift: int, last: int) -> None:
         raise ValueError(f"{op}: last level must be in [0, {MOST_LEVEL}], got {last}; choose a coarser resolution")
 
 
-def _weights(op: str, weights: Tensor, last: int, count: int) -> None:
+def _weights(op: str, weights: Tensor, last: int, rows: Tensor) -> None:
+    count = len(rows)
     _vector(op, "weights", weights, last + 1, (torch.int32, torch.int64))
+    _same_device(op, "weights", weights, rows, "words")
     least, most = int(weights.min()), int(weights.max())
     if least < 1:
         raise ValueError(f"{op}: weights must be at least 1, got {least}; an output that cannot come has no guarantee")
@@ -101,7 +103,7 @@ def weight_totals(
     op = "weight_totals"
     _table(op, queries, query_bias, ids, rows, bias)
     _levels(op, shift, last)
-    _weights(op, weights, last, len(rows))
+    _weights(op, weights, last, rows)
 
 
 def exponential_draws(
@@ -121,7 +123,7 @@ def exponential_draws(
     op = "exponential_draws"
     _table(op, queries, query_bias, ids, rows, bias)
     _levels(op, shift, last)
-    _weights(op, weights, last, len(rows))
+    _weights(op, weights, last, rows)
     _vector(op, "key", key, 32, (torch.uint8,))
     _counter(op, offset, len(queries) if ids is None else len(ids))
 
@@ -146,7 +148,7 @@ def table_totals(rows: Tensor, bias: Tensor, shift: int, root: bool, last: int, 
     op = "table_totals"
     _whole(op, rows, bias)
     _levels(op, shift, last)
-    _weights(op, weights, last, len(rows))
+    _weights(op, weights, last, rows)
 
 
 def row_extremes(
@@ -166,6 +168,7 @@ def row_extremes(
     _levels(op, shift, last)
     for name, x, length in (("values", values, last + 1), ("word_values", word_values, len(rows))):
         _vector(op, name, x, length, (torch.int32,))
+        _same_device(op, name, x, rows, "words")
         if not -(2**30) <= int(x.min()) <= int(x.max()) < 2**30:
             raise ValueError(
                 f"{op}: {name} must be in [-2^30, 2^30), got {int(x.min())} to {int(x.max())}; use a coarser unit"
@@ -192,7 +195,7 @@ def rejection_draws(
     op = "rejection_draws"
     _table(op, rows, bias, ids, rows, bias)
     _levels(op, shift, last)
-    _weights(op, weights, last, len(rows))
+    _weights(op, weights, last, rows)
     if int((weights[1:] > weights[:-1]).sum()):
         raise ValueError(f"{op}: weights must not grow with their level, got some that do; draw by streaming instead")
     for name, x in (("near_ids", near_ids), ("near_distances", near_distances)):
@@ -203,6 +206,7 @@ def rejection_draws(
             )
         if not x.is_contiguous():
             raise ValueError(f"{op}: {name} must be contiguous, got strides {x.stride()}; call .contiguous() on it")
+        _same_device(op, name, x, rows, "words")
     if near_ids.shape != near_distances.shape:
         raise ValueError(
             f"{op}: near_distances must have the shape of near_ids, {list(near_ids.shape)}, "
@@ -232,7 +236,7 @@ def flip_draws(
     op = "flip_draws"
     _table(op, rows, bias, ids, rows, bias)
     _levels(op, shift, last)
-    _weights(op, weights, last, len(rows))
+    _weights(op, weights, last, rows)
     most = int(weights[0])
     if weights.dtype != torch.int32 or most < 2 or most & (most - 1) or int(weights.max()) > most:
         raise ValueError(

@@ -126,8 +126,8 @@ def draw_words(
         queries (vectors [n, width] int8, biases [n] int32) from `quantised`; the result is [n] int64.
     Guarantee:
       - the probabilities are exact, for ChaCha20 as a random function: no decision is made in floating point;
-      - the draw for place i depends on its query and on (key, step, offset + i) alone: neither batch, tile, thread nor
-        instruction set shows in it, and equal queries draw independently;
+      - the draw for place i depends on its query and on (key, step, offset + i) alone: neither batch, tile, thread,
+        instruction set nor device shows in it, and equal queries draw independently;
       - pure epsilon 2 ln(largest weight / smallest) between any two queries (docs/proofs/exponential.md).
     Edge cases: n 0 gives an empty tensor. An id met twice in a call is looked up once; the time that it takes is not
         hidden.

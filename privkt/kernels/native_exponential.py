@@ -40,6 +40,16 @@ def _how(shift: int, root: bool, last: int, weights: Tensor) -> tuple[int, ...]:
     return shift, root, last, weights.data_ptr(), weights.dtype == torch.int64
 
 
+def _space(kernel: str, rows: Tensor, integers: str, *sizes: int) -> tuple[Tensor, ...]:
+    """The workspace of blocks of threads, `integers` of 64 bits by the native module's count; a double is as long."""
+    return native._workspace(kernel, rows, lambda: getattr(native.module(), integers)(*sizes))
+
+
+def _end(space: tuple[Tensor, ...]) -> tuple[Any, ...]:
+    """What comes last: the instruction set on the CPU, in blocks of threads the workspace."""
+    return tuple(map(native._at, space)) or (isa,)
+
+
 def _grain(rows: Tensor) -> int:
     return _PRODUCTS_A_THREAD // max(rows.numel(), 1) + 1
 
@@ -62,9 +72,10 @@ def weight_totals(
     count = _count(queries, ids)
     totals = rows.new_empty(count, dtype=torch.int64)
     words, how = _vectors(rows, bias), _how(shift, root, last, weights)
+    space = _space("weight_totals", rows, "token_sums_workspace", count, len(rows))
 
     def run(start: int, stop: int) -> tuple[Any, ...]:
-        return _queries(queries, query_bias, ids, start, stop), words, how, native._at(totals, start), isa
+        return _queries(queries, query_bias, ids, start, stop), words, how, native._at(totals, start), *_end(space)
 
     native._split("weight_totals", rows.device, count, _grain(rows), run)
     return totals
@@ -94,10 +105,12 @@ def exponential_draws(
         places = torch.argsort(inverse, stable=True)
         starts = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
     counter = (bytes(key.tolist()), step % 2**64, offset)
+    space = _space("exponential_draws", rows, "token_sums_workspace", len(starts) - 1, len(rows))
+    end = (count, *_end(space)) if space else (isa,)
 
     def run(start: int, stop: int) -> tuple[Any, ...]:
         chosen = _queries(queries, query_bias, ids, start, stop)
-        return chosen, words, how, native._at(starts, start), places.data_ptr(), out.data_ptr(), *counter, isa
+        return chosen, words, how, native._at(starts, start), places.data_ptr(), out.data_ptr(), *counter, *end
 
     native._split("exponential_draws", rows.device, len(starts) - 1, _grain(rows), run)
     return out
@@ -109,10 +122,11 @@ def nearest_words(
     count = _count(queries, ids)
     near = [rows.new_empty(count, k, dtype=torch.int32) for _ in range(2)]
     words = _vectors(rows, bias)
+    space = _space("nearest_words", rows, "nearest_block_workspace", count, len(rows), k)
 
     def run(start: int, stop: int) -> tuple[Any, ...]:
         chosen = _queries(queries, query_bias, ids, start, stop)
-        return chosen, words, k, native._at(near[0], start), native._at(near[1], start), isa
+        return chosen, words, k, native._at(near[0], start), native._at(near[1], start), *_end(space)
 
     native._split("nearest_words", rows.device, count, _grain(rows), run)
     return near[0], near[1]
@@ -180,11 +194,12 @@ def row_extremes(
     count = _count(queries, ids)
     extremes = [rows.new_empty(count, dtype=torch.int32) for _ in range(2)]
     words, how = _vectors(rows, bias), _how(shift, root, last, values)
+    space = _space("row_extremes", rows, "extremes_block_workspace", count, len(rows))
 
     def run(start: int, stop: int) -> tuple[Any, ...]:
         chosen = _queries(queries, query_bias, ids, start, stop)
         places = native._at(extremes[0], start), native._at(extremes[1], start)
-        return chosen, words, how, word_values.data_ptr(), *places, isa
+        return chosen, words, how, word_values.data_ptr(), *places, *_end(space)
 
     native._split("row_extremes", rows.device, count, _grain(rows), run)
     return extremes[0], extremes[1]
@@ -211,10 +226,11 @@ def rejection_draws(
     words, how, secret = _vectors(rows, bias), _how(shift, root, last, weights), bytes(key.tolist())
     near = (near_ids.data_ptr(), near_distances.data_ptr(), near_ids.shape[1])
     fixed = (rounds, most_listed, most_tail)
+    end = (isa,) if native.in_blocks("rejection_draws", rows.device) is None else ()  # blocks need no workspace
 
     def run(start: int, stop: int) -> tuple[Any, ...]:
         piece = (native._at(ids, start), stop - start, native._at(out, start))
-        return words, *near, how, fixed, *piece, secret, step % 2**64, offset + start, isa
+        return words, *near, how, fixed, *piece, secret, step % 2**64, offset + start, *end
 
     native._split("rejection_draws", rows.device, len(ids), _TOKENS_A_THREAD, run)
     return out
@@ -235,10 +251,11 @@ def flip_draws(
     out = torch.empty_like(ids)
     words, how, secret = _vectors(rows, bias), _how(shift, root, last, weights), bytes(key.tolist())
     bits = int(weights[0]).bit_length() - 1
+    space = _space("flip_draws", rows, "flip_block_workspace", len(ids), len(rows))
 
     def run(start: int, stop: int) -> tuple[Any, ...]:
         piece = (native._at(ids, start), stop - start, native._at(out, start))
-        return words, how, bits, *piece, secret, step % 2**64, offset + start, isa
+        return words, how, bits, *piece, secret, step % 2**64, offset + start, *_end(space)
 
     native._split("flip_draws", rows.device, len(ids), _grain(rows), run)
     return out

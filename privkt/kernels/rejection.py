@@ -55,7 +55,11 @@ def neighbours(table: ByteTable, k: int = 64) -> Neighbours:
     most, device = min(k, len(table.rows)), table.rows.device
     if runs_on("table_nearest", device):
         return Neighbours(*_schema.ops.table_nearest(table.rows, table.sqnorms, most)[:2])
-    return Neighbours(*nearest_words(table, most, ids=torch.arange(len(table.rows), device=device)))
+    return Neighbours(*nearest_words(table, most, ids=_all_ids(table)))
+
+
+def _all_ids(table: ByteTable) -> Tensor:
+    return torch.arange(len(table.rows), device=table.rows.device)
 
 
 def row_extremes(
@@ -147,8 +151,8 @@ def _rounds(least_total: int, most_listed: int, most_tail: int, words: int) -> i
 def _weights_at(distances: Tensor, levels: Levels, weights: Tensor) -> Tensor:
     """The weights of listed distances, in int64: the levels come from the kernel that defines them."""
     flat = distances.flatten()
-    zeros = ByteTable(torch.zeros(1, 1, dtype=torch.int8), torch.zeros(1, dtype=torch.int32), 1.0)
-    queries = (torch.zeros(len(flat), 1, dtype=torch.int8), flat.clamp(max=2**30))
+    zeros = ByteTable(flat.new_zeros(1, 1, dtype=torch.int8), flat.new_zeros(1), 1.0)
+    queries = (flat.new_zeros(len(flat), 1, dtype=torch.int8), flat.clamp(max=2**30))
     return weight_totals(zeros, levels, weights, queries=queries).view(distances.shape)
 
 
@@ -161,5 +165,5 @@ def log_extremes(
     Guarantee: every pair of words is looked at. Distances are symmetric, so y's row holds all x.
     """
     by_level, by_word = torch.tensor(list(log_weights)), -torch.tensor(list(log_totals))
-    ids = torch.arange(len(table.rows))
-    return row_extremes(table, levels, by_level.int(), by_word.int(), ids=ids)
+    values, word_values = (x.int().to(table.rows.device) for x in (by_level, by_word))
+    return row_extremes(table, levels, values, word_values, ids=_all_ids(table))

@@ -14,7 +14,6 @@ from torch import Tensor
 from privkt.kernels import (
     adamw_update_,
     add_discrete_gaussian_,
-    build_info,
     clip_factors,
     clipped_embedding_sum,
     clipped_product_sum,
@@ -22,7 +21,6 @@ from privkt.kernels import (
     discrete_gaussian_,
     embedding_sqnorms,
     gaussian_noise,
-    native,
     noisy_sum,
     product_sqnorms,
     row_sqnorms,
@@ -36,42 +34,6 @@ SHAPES = [(3, 7, 13, 37), (2, 5, 130, 66), (2, 83, 25, 33), (4, 33, 3, 129), (3,
 OUTS = [(torch.float64, None), (torch.float32, None), (torch.int64, 2.0**20)]
 DTYPES = [torch.float32, torch.bfloat16]
 There = Callable[..., Any]
-
-
-@pytest.fixture(params=["forwards", "backwards", "cuda"])
-def there(request: pytest.FixtureRequest) -> There:
-    """there(function, *args): what it gives where blocks of threads run, back on the CPU."""
-    if request.param != "cuda":
-        request.getfixturevalue("played")
-
-        def play(function: Callable[..., Any], *args: Any) -> Any:
-            native.module().play_backwards(request.param == "backwards")
-            try:
-                return function(*args)
-            finally:
-                native.module().play_backwards(False)
-
-        return play
-    if not (build_info()["cuda"] and torch.cuda.is_available()):
-        pytest.skip("needs a build with CUDA and a GPU")
-
-    def run(function: Callable[..., Any], *args: Any) -> Any:
-        found = function(*(x.cuda() if isinstance(x, Tensor) else x for x in args))
-        return found.cpu() if isinstance(found, Tensor) else tuple(x.cpu() for x in found)
-
-    return run
-
-
-@pytest.fixture
-def here(monkeypatch: pytest.MonkeyPatch) -> There:
-    """The same by the CPU's own kernels."""
-
-    def run(function: Callable[..., Any], *args: Any) -> Any:
-        with monkeypatch.context() as patch:
-            patch.setattr(native, "in_blocks", lambda kernel, device: None)
-            return function(*args)
-
-    return run
 
 
 def normal(*shape: int, dtype: torch.dtype = torch.float32, seed: int = 0) -> Tensor:

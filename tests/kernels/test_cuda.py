@@ -4,23 +4,35 @@ import pytest
 import torch
 
 from privkt.kernels import (
+    ByteTable,
+    Levels,
+    Neighbours,
     adamw_update_,
     add_discrete_gaussian_,
     build_info,
+    byte_table,
     clip_and_sum,
     clip_factors,
     clipped_embedding_sum,
     clipped_product_sum,
     clipped_sum,
+    draw_flipped,
+    draw_words,
+    draw_words_near,
     embedding_sqnorms,
+    fixed_time,
     gaussian_noise,
     linear_cross_entropy,
+    nearest_words,
+    neighbours,
     noisy_sum,
     product_sqnorms,
     row_sqnorms,
     sgd_update_,
     tied_cross,
+    weight_totals,
 )
+from privkt.privacy.weights import WeightTable
 
 KEY = bytes(range(32))
 WHY_NOT = (
@@ -143,3 +155,34 @@ def test_the_head_computes_every_token_on_a_gpu_and_leaves_ignored_ones_out() ->
         losses.sum().backward()
         found.append((losses.detach().cpu(), x.grad.cpu()))
     torch.testing.assert_close(found[0], found[1], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("width", [64, 300, 301])  # copies of 16 bytes, of 4, of single ones
+def test_words_drawn_are_those_of_the_cpu(width: int) -> None:
+    """More tiles than a GPU has multiprocessors; smaller and odder sizes are in test_token_blocks.py."""
+    embeddings = torch.randn(9001, width, generator=torch.Generator().manual_seed(0))
+    table, levels = byte_table(embeddings), Levels(1000, 2)
+    weights = torch.from_numpy(WeightTable.exponential(12, 1000, 9001).array()).int()
+    near, ids = neighbours(table, 64), torch.arange(3001) * 17 % 9001
+    bounds = fixed_time(table, near, levels, weights)
+
+    def drawn(device: str) -> list[torch.Tensor]:
+        there = ByteTable(table.rows.to(device), table.sqnorms.to(device), table.scale)
+        own, listed = ids.to(device), Neighbours(near.ids.to(device), near.distances.to(device))
+        w, queries = (
+            weights.to(device),
+            (there.rows[:777].flip(0).contiguous(), there.sqnorms[:777].flip(0).contiguous()),
+        )
+        found = [
+            weight_totals(there, levels, w, queries=queries),
+            draw_words(there, levels, w, KEY, 1, 5, queries=queries),
+            draw_words(there, levels, w, KEY, 1, 5, ids=own),
+            draw_words_near(there, listed, levels, w, own, KEY, 2, 5),
+            draw_words_near(there, listed, levels, w, own[:200], KEY, 2, 5, fixed=bounds),
+            draw_flipped(there, levels, w, own[:400], KEY, 3, 5),
+            *nearest_words(there, 64, ids=own[:1000]),
+        ]
+        return [x.cpu() for x in found]
+
+    for on_gpu, on_cpu in zip(drawn("cuda"), drawn("cpu"), strict=True):
+        assert torch.equal(on_gpu, on_cpu)

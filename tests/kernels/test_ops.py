@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from privkt import kernels
-from privkt.kernels import _schema, native
+from privkt.kernels import _schema, native, schema_exponential
 
 KEY = torch.arange(32, dtype=torch.uint8)
 MASK = torch.tensor([True, False, True])
@@ -148,6 +148,7 @@ def test_the_build_record_says_what_was_built() -> None:
     assert info["cuda"] == bool(info["cuda_architectures"])
     assert bool(info["cuda_reason"]) == (not info["cuda"])
     made = {"clipped_sum", "clipped_product_sum", "tied_cross", "discrete_gaussian", "adam_update"}
+    made |= set(schema_exponential.SCHEMAS)
     assert made <= set(info["cuda_kernels"]) if info["cuda"] else info["cuda_kernels"] == []
 
 

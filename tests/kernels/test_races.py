@@ -1,5 +1,6 @@
 """The blocks of threads that are CUDA kernels, with a thread of the CPU for each: no two meet without a barrier."""
 
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -10,13 +11,17 @@ ROOT = Path(__file__).parents[2]
 REPORT = "WARNING: ThreadSanitizer: data race"
 
 
-@pytest.fixture(scope="module")
-def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
+PROGRAMS = {"races": ["blocks"], "token_races": ["blocks", "token_blocks"]}
+
+
+@pytest.fixture(scope="module", params=PROGRAMS)
+def program(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     compiler = shutil.which("g++") or shutil.which("clang++")
     if compiler is None:
         pytest.skip("needs g++ or clang++")
-    made = tmp_path_factory.mktemp("races") / "races"
-    sources = [str(ROOT / "tests" / "kernels" / "races.cpp"), str(ROOT / "csrc" / "cpu" / "blocks.cpp")]
+    made = tmp_path_factory.mktemp("races") / request.param
+    sources = [str(ROOT / "tests" / "kernels" / f"{request.param}.cpp")]
+    sources += [str(ROOT / "csrc" / "cpu" / f"{stem}.cpp") for stem in PROGRAMS[request.param]]
     flags = [
         "-std=c++17",
         "-O1",
@@ -34,7 +39,8 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(program: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run([str(program), *arguments], capture_output=True, text=True, check=False)
+    environment = {**os.environ, "TSAN_OPTIONS": "halt_on_error=1"}
+    done = subprocess.run([str(program), *arguments], capture_output=True, text=True, check=False, env=environment)
     if "FATAL: ThreadSanitizer" in done.stderr:
         pytest.skip("needs a system whose memory layout the search for races knows")
     return done
