@@ -86,7 +86,8 @@ def _between(lower: tuple[float, float], low: tuple[float, float], high: tuple[f
     aim = epsilon * (1 - _CLOSE / 2)
     if math.isinf(high[0]):
         slope = (low[1] - lower[1]) / (low[0] - lower[0]) if low[0] > lower[0] else 0.0
-        return min(low[0] * _MOST_STEP, low[0] + (aim - low[1]) / slope) if slope > 0 else math.inf
+        most = low[0] * _MOST_STEP
+        return min(most, low[0] + (aim - low[1]) / slope) if slope > 0 else most
     if math.isinf(high[1]):
         return (low[0] + high[0]) / 2
     return low[0] + (high[0] - low[0]) * (aim - low[1]) / (high[1] - low[1])

@@ -67,3 +67,9 @@ def test_a_set_is_the_nearest_that_are_left():
 def test_a_set_of_one_is_refused(neighbours):
     with pytest.raises(RefusedInput, match="neighbours must be a whole number >= 2"):
         made(TABLE, 1.0, neighbours=neighbours)
+
+
+def test_a_table_of_one_word_costs_nothing_however_sharp():
+    mechanism = made(np.zeros((1, 1), np.float32), 1.0, neighbours=2)
+    assert mechanism.inside.epsilon_exact <= 1e-9
+    assert mechanism.probabilities(np.array([0])).tolist() == [[1.0]]
