@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from privkt.cli.errors import Interrupted
 from privkt.cli.output import err, out, print_json, progress
+from privkt.cli.vocabularies import options_of, vocabulary_of
 
 if TYPE_CHECKING:
     from privkt.contracts.tokens import TokenMechanism
@@ -58,7 +57,7 @@ def privatize(
     try:
         if not as_json:
             err.print("reading the vocabulary ...")
-        vocabulary = _vocabulary(asked)
+        vocabulary = vocabulary_of("privatize", asked.model, asked.vectors)
         if not as_json:
             slow = vocabulary.size > 8192 and not any(word.startswith("calibrate=") for word in asked.options)
             hint = "; enumerating its pairs may take minutes, which `--option calibrate=range` does without"
@@ -129,26 +128,6 @@ def _print_done(done: Privatised, facts: dict[str, Any], keep_ids: bool, as_json
     out.print(done.statement, markup=False)
 
 
-def _vocabulary(asked: Asked) -> Vocabulary:
-    from privkt.privacy import RefusedInput
-
-    if (asked.model is None) == (asked.vectors is None):
-        raise RefusedInput(
-            "privatize: the vocabulary comes from --model FOLDER or from --vectors FILE; give one of them"
-        )
-    if asked.vectors is not None:
-        from privkt.synthesis.word_vocabulary import WordVocabulary
-
-        return WordVocabulary.from_file(asked.vectors)
-    from privkt.runtime.models import KNOWN_MODELS, find_model
-    from privkt.synthesis.tokenizer_vocabulary import TokenizerVocabulary
-
-    assert asked.model is not None
-    known = asked.model.lower() in KNOWN_MODELS and not Path(asked.model).is_dir()
-    folder = find_model(asked.model.lower()) if known else Path(asked.model)
-    return TokenizerVocabulary.from_pretrained(folder)
-
-
 def _privatiser(asked: Asked, vocabulary: Vocabulary, delta: float) -> TextPrivatiser:
     from privkt.privacy import RefusedInput
     from privkt.synthesis.privatiser import TextPrivatiser
@@ -174,13 +153,7 @@ def _maker(asked: Asked, vocabulary: Vocabulary) -> Callable[[float], TokenMecha
     from privkt.plugins import get_manager
     from privkt.privacy import RefusedInput
 
-    options: dict[str, Any] = {}
-    for word in asked.options:
-        key, sign, value = word.partition("=")
-        if not sign or not key.isidentifier():
-            raise RefusedInput("privatize: --option takes KEY=VALUE, got something else; write --option utility=cosine")
-        options[key] = yaml.safe_load(value)
-
+    options = options_of("privatize", asked.options)
     factory = get_manager().load("mechanism", asked.mechanism)
     refusal = RefusedInput(
         f"mechanism {asked.mechanism!r} draws no tokens; name one that does: `privkt plugins --kind mechanism`"

@@ -1,0 +1,122 @@
+"""Noisy texts read again by a language model: the law of every draw, and what makes sense in its context."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from privkt.contracts import NoProgress, Progress
+from privkt.contracts.tokens import TokenMechanism
+from privkt.evaluation.inversion import Guesses, bayes_guesses, normalised
+from privkt.evaluation.law import Floats, Ids
+from privkt.evaluation.readers import Reader
+from privkt.privacy import RefusedInput
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """Shares of tokens named right in `texts` texts. Tokens of one text hang together: no interval is given.
+
+    `blind`: the most frequent word always; `unigram`: the Bayes attack by law and word frequencies; `context`: law and
+    language model.
+    """
+
+    texts: int
+    tokens: int
+    unchanged: float
+    blind: float
+    unigram: float
+    context: float
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON values."""
+        return asdict(self)
+
+
+def reconstruct(
+    guesses: Guesses, prior: Floats, outputs: Ids, reader: Reader, *, sweeps: int = 2, beams: int = 4
+) -> Ids:
+    """The input rows of one noisy text, found by law and context. Shapes: outputs [n]; result [n].
+
+    `guesses`: candidates with joint probabilities under `prior`, for these outputs. A causal reader is followed by beam
+    search, the log probability of law and text together; a masked one word by word, `sweeps` times, from the unigram
+    guess on. Words that the reader cannot say (padding, unknown) keep their share of the prior.
+    Edge cases: no output gives nothing. A context that is wrong misleads: this attack can be worse than the Bayes one.
+    """
+    listed = [_candidates(guesses, prior, int(y)) for y in outputs]
+    if reader.both_sides:
+        found = [int(ids[0]) for ids, _ in listed]
+        for _ in range(sweeps):
+            before = list(found)
+            for i, (ids, likely) in enumerate(listed):
+                found[i] = int(ids[(likely + _context(reader, found[:i], found[i + 1 :], ids, prior)).argmax()])
+            if found == before:
+                break
+        return np.asarray(found, dtype=np.int64)
+    kept: list[tuple[float, list[int]]] = [(0.0, [])]
+    for ids, likely in listed:
+        grown: list[tuple[float, list[int]]] = []
+        for score, words in kept:
+            total = score + likely + _context(reader, words, (), ids, prior)
+            grown += [(float(total[i]), [*words, int(ids[i])]) for i in np.argsort(-total, kind="stable")[:beams]]
+        kept = sorted(grown, key=lambda one: -one[0])[:beams]
+    return np.asarray(kept[0][1], dtype=np.int64)
+
+
+def read_again(
+    mechanism: TokenMechanism,
+    texts: Sequence[Ids],
+    reader: Reader,
+    *,
+    prior: Floats,
+    candidates: int = 64,
+    progress: Progress | None = None,
+) -> Reconstruction:
+    """Draws texts once and attacks them. Shapes: texts, rows of the vocabulary each; `prior` [V], how often each occurs.
+
+    `prior` is what the attacker knows of word frequencies: count it in other texts than these. `candidates`: how many
+    inputs of each output go before the language model, the likeliest by law and prior.
+    Raises: RefusedInput, for a mechanism whose law is not known, texts without a word, or a prior that is none.
+    """
+    truth = [np.asarray(text, dtype=np.int64) for text in texts if len(text)]
+    if not truth:
+        raise RefusedInput("attack: texts to read again must hold a word, got none; give others")
+    known = normalised(prior, mechanism.size)
+    drawn = [mechanism.sample_ids(text) for text in truth]
+    outputs = np.concatenate(drawn)
+    guesses = bayes_guesses(mechanism, known, most=min(candidates, mechanism.size), outputs=outputs)
+    task = (progress or NoProgress()).task("reading noisy texts", len(drawn), "texts")
+    hits = 0
+    for real, noisy in zip(truth, drawn, strict=True):
+        hits += int((reconstruct(guesses, known, noisy, reader) == real).sum())
+        task.advance()
+    inputs = np.concatenate(truth)
+    return Reconstruction(
+        texts=len(truth),
+        tokens=len(inputs),
+        unchanged=float((inputs == outputs).mean()),
+        blind=float((inputs == known.argmax()).mean()),
+        unigram=guesses.hits(inputs, outputs) / len(inputs),
+        context=hits / len(inputs),
+    )
+
+
+def _candidates(guesses: Guesses, prior: Floats, output: int) -> tuple[Ids, Floats]:
+    """(inputs, their ln p(output | input)), the likeliest by the unigram prior first."""
+    assert guesses.joint is not None
+    at = int(np.searchsorted(guesses.outputs, output))
+    joint = guesses.joint[:, at]
+    ids = guesses.inputs[joint > 0, at]
+    return ids, np.log(joint[joint > 0]) - np.log(prior[ids])
+
+
+def _context(reader: Reader, before: Sequence[int], after: Sequence[int], ids: Ids, prior: Floats) -> Floats:
+    """ln p of each candidate here: the reader's, scaled to what the prior leaves for words that it can say."""
+    scores = reader.scores(before, after, ids)
+    silent = np.isnan(scores)
+    special = float(prior[[reader.vocabulary.unknown, reader.vocabulary.padding]].sum())
+    rest = np.log(max(1 - special, 1e-300))
+    return np.where(silent, np.log(prior[ids]), scores + rest)
