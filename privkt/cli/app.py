@@ -334,6 +334,10 @@ def audit_mechanism(
         typer.Option(help="Texts whose word frequencies the attacker knows too. Public, or local: they stay here."),
     ] = None,
     text: Annotated[str, typer.Option(help="Name of the text column of --prior.")] = "text",
+    reader: Annotated[
+        str | None,
+        typer.Option(help="A public language model's folder: it reads noisy texts of --prior again, in context."),
+    ] = None,
     values: Annotated[
         str | None, typer.Option(help="Two neighbouring inputs to tell apart, as '[0, 1]'; chosen by default.")
     ] = None,
@@ -347,6 +351,8 @@ def audit_mechanism(
     from privkt.cli.audits import audit_mechanism as go
 
     go(
-        AuditAsked(name, epsilon, option or (), model, vectors, prior, text, values, samples, confidence, pairs),
+        AuditAsked(
+            name, epsilon, option or (), model, vectors, prior, text, values, samples, confidence, pairs, reader
+        ),
         as_json=json,
-    )
+    )  # fmt: skip

@@ -13,10 +13,17 @@ from privkt.cli.output import out, visible
 
 if TYPE_CHECKING:
     from privkt.evaluation.mechanism_report import MechanismReport
+    from privkt.evaluation.reconstruction import Reconstruction
     from privkt.synthesis.vocabulary import Vocabulary
 
 
-def print_mechanism(report: MechanismReport, table: str, texts: int, vocabulary: Vocabulary | None) -> None:
+def print_mechanism(
+    report: MechanismReport,
+    table: str,
+    texts: int,
+    vocabulary: Vocabulary | None,
+    again: Reconstruction | None = None,
+) -> None:
     """Epsilon from above, from enumeration and from below; then attacks; then the verdict."""
     over = "" if vocabulary is None else f" over {vocabulary.size} words ({table})"
     out.print(f"[bold]{escape(report.name)}[/bold]{escape(over)}, nominal epsilon {report.nominal:g}")
@@ -26,6 +33,12 @@ def print_mechanism(report: MechanismReport, table: str, texts: int, vocabulary:
     if report.attacks is not None:
         out.print()
         out.print(_attacks(report))
+    if again is not None:
+        out.print(
+            f"\nread again by a language model, {again.tokens} tokens of {again.texts} texts: {again.context:.1%} "
+            f"named right; {again.unigram:.1%} by law and word frequencies alone, {again.blind:.1%} blind, "
+            f"{again.unchanged:.1%} came out unchanged"
+        )
     if texts:
         out.print(
             f"\nthe prior was counted in {texts} texts, taken to be public or to stay here: what it says is about them"

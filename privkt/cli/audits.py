@@ -9,16 +9,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from privkt.cli.errors import FAILED, Interrupted
-from privkt.cli.output import err, print_json
+from privkt.cli.output import err, print_json, progress
 from privkt.cli.vocabularies import options_of, value_of, vocabulary_of
 
 if TYPE_CHECKING:
     from privkt.contracts import Mechanism
-    from privkt.evaluation.law import Floats
+    from privkt.evaluation.law import Floats, Ids
+    from privkt.evaluation.reconstruction import Reconstruction
     from privkt.synthesis.vocabulary import Vocabulary
 
 # What a mechanism over single values is made with, where it asks for it and nobody said.
 _USUAL: dict[str, Any] = {"labels": ["yes", "no"], "size": 1, "delta": 1e-5}
+
+READ_TEXTS, READ_TOKENS = 32, 32
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,7 @@ class AuditAsked:
     samples: int
     confidence: float
     pairs: int
+    reader: str | None = None
 
 
 def audit_mechanism(asked: AuditAsked, *, as_json: bool) -> None:
@@ -52,26 +56,28 @@ def audit_mechanism(asked: AuditAsked, *, as_json: bool) -> None:
     need_confidence(asked.confidence)
     try:
         mechanism, vocabulary, table = _made(asked, tell)
-        priors, texts = _priors(asked, vocabulary)
+        rows = _rows(asked, vocabulary)
         report = report_on(
             mechanism,
             nominal=asked.epsilon,
             vectors=None if vocabulary is None else vocabulary.vectors,
-            priors=priors,
+            priors=_priors(rows, vocabulary),
             pairs=asked.pairs if asked.values is None else [_pair(asked.values)],
             samples=asked.samples,
             confidence=asked.confidence,
             tell=tell,
         )
+        again = None if asked.reader is None else _read_again(asked.reader, mechanism, vocabulary, rows, not as_json)
     except KeyboardInterrupt:
         raise Interrupted("nothing was spent or written") from None
     if as_json:
         words = None if vocabulary is None else {"name": table, "words": vocabulary.size}
-        print_json({"vocabulary": words, "prior_texts": texts, **report.to_json()})
+        read = None if again is None else again.to_json()
+        print_json({"vocabulary": words, "prior_texts": len(rows), **report.to_json(), "read_again": read})
     else:
         from privkt.cli.audit_tables import print_mechanism
 
-        print_mechanism(report, table, texts, vocabulary)
+        print_mechanism(report, table, len(rows), vocabulary, again)
     if report.violation:
         raise typer.Exit(FAILED)
 
@@ -92,10 +98,10 @@ def _made(asked: AuditAsked, tell: Any) -> tuple[Mechanism[Any, Any], Vocabulary
         else getattr(provision.spec, "unit", "") == "token"
     )
     if not draws_words:
-        if asked.model is not None or asked.vectors is not None or asked.prior is not None:
+        if any(one is not None for one in (asked.model, asked.vectors, asked.prior, asked.reader)):
             raise RefusedInput(
-                f"audit: mechanism {asked.name!r} draws no words, so --model, --vectors and --prior have no use; leave "
-                "them out"
+                f"audit: mechanism {asked.name!r} draws no words, so --model, --vectors, --prior and --reader have no "
+                "use; leave them out"
             )
         takes = inspect.signature(factory).parameters
         usual = {
@@ -121,18 +127,51 @@ def _vocabulary(asked: AuditAsked) -> tuple[Vocabulary, str]:
     return found, asked.model if asked.vectors is None else asked.vectors.name  # type: ignore[return-value]
 
 
-def _priors(asked: AuditAsked, vocabulary: Vocabulary | None) -> tuple[dict[str, Floats] | None, int]:
-    """(named priors, how many texts one of them was counted in)."""
-    if vocabulary is None or asked.prior is None:
-        return None, 0
+def _rows(asked: AuditAsked, vocabulary: Vocabulary | None) -> list[Ids]:
+    """The texts of --prior in the words of the vocabulary."""
+    from privkt.privacy import RefusedInput
+
+    if asked.prior is None or vocabulary is None:
+        if asked.reader is not None:
+            raise RefusedInput("audit: --reader reads the texts of --prior FILE again, and none was given; give some")
+        return []
+    from privkt.runtime.prediction import read_texts
+
+    return [vocabulary.encode(text) for text in read_texts(asked.prior, asked.text, subject="audit: --prior")]
+
+
+def _priors(rows: Sequence[Ids], vocabulary: Vocabulary | None) -> dict[str, Floats] | None:
+    if vocabulary is None or not rows:
+        return None
     import numpy as np
 
     from privkt.evaluation.inversion import counted_prior
-    from privkt.runtime.prediction import read_texts
 
-    texts = read_texts(asked.prior, asked.text, subject="audit: --prior")
-    counted = counted_prior([vocabulary.encode(text) for text in texts], vocabulary.size)
-    return {"uniform": np.full(vocabulary.size, 1 / vocabulary.size), "texts": counted}, len(texts)
+    size = vocabulary.size
+    return {"uniform": np.full(size, 1 / size), "texts": counted_prior(rows, size)}
+
+
+def _read_again(folder: str, mechanism: Any, vocabulary: Any, rows: Sequence[Ids], show: bool) -> Reconstruction:
+    """Half of the texts tell word frequencies, the other half are drawn and read."""
+    import numpy as np
+
+    from privkt.evaluation.inversion import counted_prior
+    from privkt.evaluation.readers import reader_of
+    from privkt.evaluation.reconstruction import read_again
+    from privkt.privacy import RefusedInput
+
+    if not mechanism.has_law:
+        raise RefusedInput(f"audit: --reader needs the law of {mechanism.name}, which is not known; leave it out")
+    if len(rows) < 2:
+        raise RefusedInput("audit: --reader needs two texts at least, one of them for word frequencies; give more")
+    half = len(rows) // 2
+    counted = counted_prior(rows[:half], vocabulary.size)
+    # words that these texts lack may come all the same
+    prior = 0.9 * counted + 0.1 * np.full(vocabulary.size, 1 / vocabulary.size)
+    reader = reader_of(folder, vocabulary)
+    with progress(show=show) as shown:
+        attacked = [row[:READ_TOKENS] for row in rows[half : half + READ_TEXTS]]
+        return read_again(mechanism, attacked, reader, prior=prior, progress=shown)
 
 
 def _pair(said: str) -> tuple[Any, Any]:

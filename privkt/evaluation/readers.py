@@ -136,8 +136,8 @@ def reader_of(folder: str | Path, vocabulary: Vocabulary) -> Reader:
             causal = any(kind.endswith(("ForCausalLM", "LMHeadModel")) for kind in kinds)
             if not masked and not causal:
                 raise RefusedInput(
-                    f"reader: {folder} must be a masked or a causal language model, got {', '.join(kinds) or 'neither'}; "
-                    "give another"
+                    f"reader: {folder} must be a masked or a causal language model, got "
+                    f"{', '.join(kinds) or 'neither'}; give another"
                 )
             tokenizer = AutoTokenizer.from_pretrained(str(folder))
             model = (AutoModelForMaskedLM if masked else AutoModelForCausalLM).from_pretrained(str(folder))

@@ -15,6 +15,8 @@ from privkt.evaluation.law import Floats, Ids
 from privkt.evaluation.readers import Reader
 from privkt.privacy import RefusedInput
 
+_TINY = 1e-300
+
 
 @dataclass(frozen=True)
 class Reconstruction:
@@ -75,8 +77,9 @@ def read_again(
     candidates: int = 64,
     progress: Progress | None = None,
 ) -> Reconstruction:
-    """Draws texts once and attacks them. Shapes: texts, rows of the vocabulary each; `prior` [V], how often each occurs.
+    """Draws texts once and attacks them.
 
+    Shapes: texts, rows of the vocabulary each; prior [V].
     `prior` is what the attacker knows of word frequencies: count it in other texts than these. `candidates`: how many
     inputs of each output go before the language model, the likeliest by law and prior.
     Raises: RefusedInput, for a mechanism whose law is not known, texts without a word, or a prior that is none.
@@ -109,6 +112,8 @@ def _candidates(guesses: Guesses, prior: Floats, output: int) -> tuple[Ids, Floa
     assert guesses.joint is not None
     at = int(np.searchsorted(guesses.outputs, output))
     joint = guesses.joint[:, at]
+    if not (joint > 0).any():  # no word that occurs gives this output
+        return np.asarray([output]), np.zeros(1)
     ids = guesses.inputs[joint > 0, at]
     return ids, np.log(joint[joint > 0]) - np.log(prior[ids])
 
@@ -118,5 +123,4 @@ def _context(reader: Reader, before: Sequence[int], after: Sequence[int], ids: I
     scores = reader.scores(before, after, ids)
     silent = np.isnan(scores)
     special = float(prior[[reader.vocabulary.unknown, reader.vocabulary.padding]].sum())
-    rest = np.log(max(1 - special, 1e-300))
-    return np.where(silent, np.log(prior[ids]), scores + rest)
+    return np.where(silent, np.log(np.maximum(prior[ids], _TINY)), scores + np.log(max(1 - special, _TINY)))
