@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 # What a mechanism over single values is made with, where it asks for it and nobody said.
 _USUAL: dict[str, Any] = {"labels": ["yes", "no"], "size": 1, "delta": 1e-5}
 
-READ_TEXTS, READ_TOKENS = 32, 32
+READ_TEXTS, TUNED_TEXTS, READ_TOKENS = 32, 8, 32
 
 
 @dataclass(frozen=True)
@@ -171,7 +171,8 @@ def _read_again(folder: str, mechanism: Any, vocabulary: Any, rows: Sequence[Ids
     reader = reader_of(folder, vocabulary)
     with progress(show=show) as shown:
         attacked = [row[:READ_TOKENS] for row in rows[half : half + READ_TEXTS]]
-        return read_again(mechanism, attacked, reader, prior=prior, progress=shown)
+        known = [row[:READ_TOKENS] for row in rows[:half][:TUNED_TEXTS]]
+        return read_again(mechanism, attacked, reader, prior=prior, known=known, progress=shown)
 
 
 def _pair(said: str) -> tuple[Any, Any]:

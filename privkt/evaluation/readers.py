@@ -24,7 +24,7 @@ class Reader(ABC):
     """Scores words in context. `both_sides`: whether what stands behind a word counts too.
 
     A word of several of the model's tokens is scored by all of them. Padding and unknown words have no tokens: they are
-    left out of the context.
+    left out of the context. `prime` puts public texts of the same kind before everything.
     """
 
     both_sides: bool = False
@@ -35,10 +35,15 @@ class Reader(ABC):
         self._ids: list[int] | None = None if ids_for is None else ids_for(tokenizer)
         self._spaced = ids_for is None  # words of a list have no space of their own
         self._known: dict[int, tuple[int, ...]] = {}
+        self._opening: list[int] = []
 
     @abstractmethod
     def scores(self, before: Sequence[int], after: Sequence[int], candidates: Ids) -> Floats:
         """ln p of each candidate between these rows; nan for those the model has no word for. Shapes: [n]."""
+
+    def prime(self, rows: Sequence[int]) -> None:
+        """Reads these rows before every context from now on: texts like those to come, the last of them kept."""
+        self._opening = self._context(rows)[-_WINDOW:]
 
     def pieces(self, row: int) -> tuple[int, ...]:
         """The model's tokens of a row; none for padding and unknown words."""
@@ -53,6 +58,9 @@ class Reader(ABC):
             return (self._ids[row],)
         text = self.vocabulary.decode([row])
         return tuple(self.tokenizer(f" {text}" if self._spaced else text, add_special_tokens=False)["input_ids"])
+
+    def _left(self, before: Sequence[int]) -> list[int]:
+        return [*self._opening, *self._context(before)[-_WINDOW:]]
 
     def _context(self, rows: Sequence[int]) -> list[int]:
         return [piece for row in rows for piece in self.pieces(int(row))]
@@ -84,7 +92,7 @@ class CausalReader(Reader):
 
     def scores(self, before: Sequence[int], after: Sequence[int], candidates: Ids) -> Floats:
         found = np.full(len(candidates), np.nan)
-        prefix = [self._start, *self._context(before)[-_WINDOW:]]
+        prefix = [self._start, *self._left(before)]
         first = self._log_softmax([prefix])[0, -1]
         for length, places in self._by_length(candidates):
             pieces = [self.pieces(int(candidates[i])) for i in places]
@@ -110,7 +118,7 @@ class MaskedReader(Reader):
 
     def scores(self, before: Sequence[int], after: Sequence[int], candidates: Ids) -> Floats:
         found = np.full(len(candidates), np.nan)
-        left = [*self._begin, *self._context(before)[-_WINDOW:]]
+        left = [*self._begin, *self._left(before)]
         right = [*self._context(after)[:_WINDOW], *self._end]
         for length, places in self._by_length(candidates):
             masked = [*left, *[self.tokenizer.mask_token_id] * length, *right]
