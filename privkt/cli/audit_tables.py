@@ -89,7 +89,8 @@ def _epsilons(report: MechanismReport, shown: Callable[[Any], str]) -> Table:
         table.add_row(
             "pairs above nominal",
             f"{share:.1%}",
-            f"of {len(losses.losses)} pairs of {whole} words, enumerated; the worst loses {_loss(losses.worst)}",
+            f"of {len(losses.losses)} pairs of {whole} words, enumerated; the worst loses "
+            f"{_loss(losses.worst)}; {losses.own_share_above(report.nominal):.1%} where the word itself comes out",
             style=style,
         )
     return table

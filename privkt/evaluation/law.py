@@ -74,16 +74,22 @@ class Survival:
 class PairLosses:
     """What pairs of words lose: the larger of the two directions. `losses` [pairs]; infinity where all is told.
 
-    `words`: how many words were paired, each with each; `size`: out of how many.
+    `own` [ordered pairs]: what the private word loses when it comes out itself, ln p(x|x) / p(x|x'). `words`: how many
+    words were paired, each with each; `size`: out of how many.
     """
 
     words: int
     size: int
     losses: Floats
+    own: Floats
 
     def share_above(self, epsilon: float) -> float:
         """Of pairs; a rounding error above epsilon does not count."""
-        return float((self.losses > epsilon * (1 + 1e-9) + 1e-9).mean()) if len(self.losses) else 0.0
+        return _share_above(self.losses, epsilon)
+
+    def own_share_above(self, epsilon: float) -> float:
+        """Of ordered pairs, by the private word's own survival alone."""
+        return _share_above(self.own, epsilon)
 
     @property
     def worst(self) -> float:
@@ -97,12 +103,19 @@ def pair_losses(mechanism: TokenMechanism, *, seed: int = 0) -> PairLosses:
     words = every if number == mechanism.size else np.random.default_rng(seed).choice(every, number, replace=False)
     with np.errstate(divide="ignore"):
         logs = np.log(mechanism.probabilities(np.sort(words)))
+    with np.errstate(invalid="ignore"):
+        own = np.diag(logs[:, np.sort(words)])[None] - logs[:, np.sort(words)]
+    own = np.where(np.isnan(own), 0.0, own)[~np.eye(number, dtype=bool)]
     found = [np.zeros(0)]
     for place in range(1, number):
         with np.errstate(invalid="ignore"):
             apart = np.abs(logs[:place] - logs[place])  # nan where neither gives the output
         found.append(np.nanmax(np.where(np.isnan(apart), 0.0, apart), axis=1))
-    return PairLosses(number, mechanism.size, np.concatenate(found))
+    return PairLosses(number, mechanism.size, np.concatenate(found), own)
+
+
+def _share_above(losses: Floats, epsilon: float) -> float:
+    return float((losses > epsilon * (1 + 1e-9) + 1e-9).mean()) if len(losses) else 0.0
 
 
 def likelihood_order(p: Floats, q: Floats) -> Ids:

@@ -70,6 +70,7 @@ class MechanismReport:
                 "of": losses.size,
                 "pairs": len(losses.losses),
                 "share_above_nominal": losses.share_above(self.nominal),
+                "share_above_nominal_by_the_word_itself": losses.own_share_above(self.nominal),
                 "share_that_tells_all": float(np.isinf(losses.losses).mean()) if len(losses.losses) else 0.0,
                 "median": float(np.median(losses.losses)) if len(losses.losses) else 0.0,
                 "worst": losses.worst,

@@ -133,6 +133,7 @@ def reader_of(folder: str | Path, vocabulary: Vocabulary) -> Reader:
 
     Raises: RefusedInput, where transformers finds no such model there.
     """
+    import torch
     from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM, AutoTokenizer
 
     from privkt.synthesis.quiet import quiet_transformers
@@ -148,7 +149,9 @@ def reader_of(folder: str | Path, vocabulary: Vocabulary) -> Reader:
                     f"{', '.join(kinds) or 'neither'}; give another"
                 )
             tokenizer = AutoTokenizer.from_pretrained(str(folder))
-            model = (AutoModelForMaskedLM if masked else AutoModelForCausalLM).from_pretrained(str(folder))
+            kind = AutoModelForMaskedLM if masked else AutoModelForCausalLM
+            # half precision is slower than this on a CPU, and ranks near words less surely
+            model = kind.from_pretrained(str(folder), dtype=torch.float32)
     except (OSError, ValueError, KeyError) as error:
         if isinstance(error, RefusedInput):
             raise

@@ -223,6 +223,9 @@ def test_extremes_and_pairs_are_those_of_the_whole_law():
     assert sorted(losses.losses) == pytest.approx(sorted(listed))
     assert losses.worst == pytest.approx(mechanism.claimed)
     assert losses.share_above(2.0) == np.mean(np.array(listed) > 2.0)
+    own = [logs[x, x] - logs[y, x] for x in range(11) for y in range(11) if x != y]
+    assert sorted(losses.own) == pytest.approx(sorted(own))
+    assert losses.own_share_above(1.0) == np.mean(np.array(own) > 1.0)
 
 
 def test_what_only_some_words_become_is_an_infinite_loss():

@@ -251,9 +251,9 @@ def test_a_real_model_names_more_words_than_law_and_frequencies(smollm2):
     listed = [word for word in listed if word.isalpha()]
     vocabulary = WordVocabulary(listed, np.random.default_rng(0).normal(size=(len(listed), 8)).astype(np.float32))
     prior = counted_prior([vocabulary.encode(text) for text in texts], vocabulary.size)
-    attacked = [vocabulary.encode(text)[:16] for text in sample_records(20, seed=2, canary_share=0).text]
-    mechanism = Matrix(response(vocabulary.size, 5.5), seed=5)
-    known = [vocabulary.encode(text)[:16] for text in texts[:8]]
-    found = read_again(mechanism, attacked, reader_of(smollm2, vocabulary), prior=prior, known=known, candidates=24)
+    attacked = [vocabulary.encode(text)[:12] for text in sample_records(10, seed=2, canary_share=0).text]
+    mechanism = Matrix(response(vocabulary.size, 4.5), seed=5)
+    known = [vocabulary.encode(text)[:12] for text in texts[:6]]
+    found = read_again(mechanism, attacked, reader_of(smollm2, vocabulary), prior=prior, known=known, candidates=16)
     print(found)
     assert found.context > found.unigram > found.blind
