@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from itertools import groupby
@@ -81,27 +82,54 @@ class Reader(ABC):
 
 
 class CausalReader(Reader):
-    """A causal language model: a word by what stands before it."""
+    """A causal language model: a word by what stands before it, out of the words that the vocabulary has.
+
+    The first token is scored among the first tokens of all words, so that what no word begins with takes nothing. A
+    text begins on a line of its own: what a chat model expects after its first token is not a text.
+    """
 
     def __init__(self, model: Any, tokenizer: Any, vocabulary: Vocabulary) -> None:
         super().__init__(model, tokenizer, vocabulary)
         starts = [one for one in (tokenizer.bos_token_id, tokenizer.eos_token_id) if one is not None]
         if not starts:
             raise RefusedInput("reader: a causal model needs a token that begins a text, and its tokenizer has none")
-        self._start = starts[0]
+        self._start: list[int] = [starts[0], *tokenizer("\n", add_special_tokens=False)["input_ids"]]
+        self._firsts = sorted({one[0] for one in map(self.pieces, range(vocabulary.size)) if one})
+        self.prime(())
+
+    def prime(self, rows: Sequence[int]) -> None:
+        super().prime(rows)
+        *head, self._last = [*self._start, *self._opening]
+        # the model's memory of everything before the texts but the last token
+        self._read = self._logits([head], None)[1] if head else None
 
     def scores(self, before: Sequence[int], after: Sequence[int], candidates: Ids) -> Floats:
         found = np.full(len(candidates), np.nan)
-        prefix = [self._start, *self._left(before)]
-        first = self._log_softmax([prefix])[0, -1]
+        logits, read = self._logits([[self._last, *self._context(before)[-_WINDOW:]]], self._read)
+        last = logits[0, -1].double()
+        first = last - last[self._firsts].logsumexp(0)
         for length, places in self._by_length(candidates):
             pieces = [self.pieces(int(candidates[i])) for i in places]
             found[places] = [float(first[one[0]]) for one in pieces]
             if length > 1:
-                logs = self._log_softmax([[*prefix, *one[:-1]] for one in pieces])
+                logits, _ = self._logits([one[:-1] for one in pieces], read)
+                logs = logits.double().log_softmax(-1)
                 for i, one, row in zip(places, pieces, logs, strict=True):
-                    found[i] += sum(float(row[len(prefix) - 1 + k, one[k]]) for k in range(1, length))
+                    found[i] += sum(float(row[k - 1, one[k]]) for k in range(1, length))
         return found
+
+    def _logits(self, ids: Sequence[Sequence[int]], read: Any) -> tuple[torch.Tensor, Any]:
+        """[n, length, tokens] of sequences of one length that follow what was `read`, and the memory of all of it."""
+        import torch
+
+        memory = copy.deepcopy(read)  # the model adds to it in place
+        if memory is not None and len(ids) > 1:
+            memory.batch_repeat_interleave(len(ids))
+        with torch.no_grad():
+            said = self.model(
+                input_ids=torch.tensor(ids, device=self.model.device), past_key_values=memory, use_cache=True
+            )
+        return said.logits.cpu(), said.past_key_values
 
 
 class MaskedReader(Reader):

@@ -49,7 +49,7 @@ def reconstruct(
     *,
     weight: float = 1.0,
     sweeps: int = 2,
-    beams: int = 3,
+    beams: int = 4,
 ) -> Ids:
     """The input rows of one noisy text, found by law and context. Shapes: outputs [n]; result [n].
 

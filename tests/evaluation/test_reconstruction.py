@@ -13,7 +13,6 @@ from laws import Matrix, random_law, response
 from privkt.evaluation.inversion import bayes_guesses, counted_prior
 from privkt.evaluation.readers import CausalReader, MaskedReader, Reader, reader_of
 from privkt.evaluation.reconstruction import read_again, reconstruct
-from privkt.evaluation.sample_records import sample_records
 from privkt.privacy import RefusedInput
 from privkt.synthesis.tokenizer_vocabulary import TokenizerVocabulary
 from privkt.synthesis.word_vocabulary import WordVocabulary
@@ -158,7 +157,8 @@ def test_an_output_that_no_likely_word_gives_stands_for_itself():
     assert found.tolist() == [2, 5, 2]
 
 
-def test_a_causal_model_scores_words_by_all_of_their_tokens(tiny_llama):
+@pytest.mark.parametrize("opening", [[], [3], [5, 0, 4]])
+def test_a_causal_model_scores_words_by_all_of_their_tokens(tiny_llama, opening):
     """Against one forward pass over the whole text, whose log probabilities add up."""
     import torch
 
@@ -166,16 +166,19 @@ def test_a_causal_model_scores_words_by_all_of_their_tokens(tiny_llama):
     reader = reader_of(tiny_llama, vocabulary)
     assert isinstance(reader, CausalReader)
     assert not reader.both_sides
+    reader.prime(opening)
     every = np.arange(vocabulary.size)
     found = reader.scores([1, 2], [5], every)
     assert np.isnan(found[[vocabulary.unknown, vocabulary.padding]]).all()
     for row, word in enumerate(WORDS):
-        prefix = [reader.tokenizer.bos_token_id, *reader.tokenizer(" the visit")["input_ids"]]
+        read = "".join(f" {WORDS[row]}" for row in [*opening, 1, 2])
+        prefix = [reader.tokenizer.bos_token_id, *reader.tokenizer(f"\n{read}")["input_ids"]]
         pieces = reader.tokenizer(f" {word}")["input_ids"]
         with torch.no_grad():
             logs = reader.model(input_ids=torch.tensor([[*prefix, *pieces]])).logits[0].double().log_softmax(-1)
         expected = sum(float(logs[len(prefix) - 1 + k, piece]) for k, piece in enumerate(pieces))
-        assert found[row] == pytest.approx(expected, abs=1e-4)
+        space = float(logs[len(prefix) - 1, pieces[0]])  # which every word begins with, so that it says nothing
+        assert found[row] == pytest.approx(expected - space, abs=1e-4)
     assert reader.scores([], [], every[:1])[0] < 0
 
 
@@ -244,16 +247,19 @@ def test_models_that_read_nothing_are_refused(tiny_bert, tmp_path, tiny_masked):
 
 
 @pytest.mark.slow
-def test_a_real_model_names_more_words_than_law_and_frequencies(smollm2):
-    """SmolLM2 on made-up records: words by randomised response over the records' own words."""
-    texts = sample_records(400, seed=1, canary_share=0).text
-    listed = sorted({word for text in texts for word in text.lower().replace("?", ".").rstrip(".!").split()})
-    listed = [word for word in listed if word.isalpha()]
+def test_a_real_model_names_more_words_than_the_law_alone(smollm2):
+    """SmolLM2 on plain sentences; the attacker knows which words there are, but not how often they come."""
+    texts = [
+        "the doctor said that the results of the blood test are fine",
+        "please call me back in the morning to make an appointment",
+        "she went to the hospital because her heart was beating too fast",
+    ]
+    listed = sorted({word for text in texts for word in text.split()})
     vocabulary = WordVocabulary(listed, np.random.default_rng(0).normal(size=(len(listed), 8)).astype(np.float32))
-    prior = counted_prior([vocabulary.encode(text) for text in texts], vocabulary.size)
-    attacked = [vocabulary.encode(text)[:12] for text in sample_records(10, seed=2, canary_share=0).text]
     mechanism = Matrix(response(vocabulary.size, 4.5), seed=5)
-    known = [vocabulary.encode(text)[:12] for text in texts[:6]]
-    found = read_again(mechanism, attacked, reader_of(smollm2, vocabulary), prior=prior, known=known, candidates=16)
+    encoded = [vocabulary.encode(text) for text in texts]
+    prior = ordinary(vocabulary.size)
+    found = read_again(mechanism, encoded, reader_of(smollm2, vocabulary), prior=prior, candidates=vocabulary.size)
     print(found)
-    assert found.context > found.unigram > found.blind
+    assert found.context > found.unigram + 0.05
+    assert found.unigram > found.blind
