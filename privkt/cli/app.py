@@ -19,6 +19,8 @@ app = typer.Typer(
 )
 budget_app = typer.Typer(help="What each private data set has spent, and what is left.", no_args_is_help=False)
 app.add_typer(budget_app, name="budget")
+audit_app = typer.Typer(help="What is lost at least, beside what is promised. Spends nothing.", no_args_is_help=True)
+app.add_typer(audit_app, name="audit")
 
 DataChanged = Annotated[
     bool, typer.Option("--data-changed", help="The data behind a name changed; its account goes on.")
@@ -311,3 +313,46 @@ def budget_raise(
     from privkt.cli.budgets import raise_cap
 
     raise_cap(name, epsilon, delta, reason)
+
+
+@audit_app.command("mechanism")
+def audit_mechanism(
+    name: Annotated[str, typer.Argument(help="A mechanism of `privkt plugins --kind mechanism`.", show_default=False)],
+    epsilon: Annotated[float, typer.Option(help="The epsilon to ask it for.")] = 3.0,
+    model: Annotated[
+        str | None,
+        typer.Option(help="Words: a public model's folder, or a name that `privkt quickstart` knows."),
+    ] = None,
+    vectors: Annotated[
+        Path | None, typer.Option(help="Words: a text file of public vectors; a made-up table by default.")
+    ] = None,
+    option: Annotated[
+        list[str] | None, typer.Option(help="KEY=VALUE for the mechanism; may come several times.")
+    ] = None,
+    prior: Annotated[
+        Path | None,
+        typer.Option(help="Texts whose word frequencies the attacker knows too. Public, or local: they stay here."),
+    ] = None,
+    text: Annotated[str, typer.Option(help="Name of the text column of --prior.")] = "text",
+    reader: Annotated[
+        str | None,
+        typer.Option(help="A public language model's folder: it reads noisy texts of --prior again, in context."),
+    ] = None,
+    values: Annotated[
+        str | None, typer.Option(help="Two neighbouring inputs to tell apart, as '[0, 1]'; chosen by default.")
+    ] = None,
+    samples: Annotated[int, typer.Option(help="Draws of each input.", min=100)] = 20_000,
+    confidence: Annotated[float, typer.Option(help="How sure the lower bound must be.")] = 0.99,
+    pairs: Annotated[int, typer.Option(help="How many pairs of words to tell apart.", min=1)] = 4,
+    json: Json = False,
+) -> None:
+    """Attack and audit one mechanism: epsilon from above and from below. Ends with 1 when a promise is broken."""
+    from privkt.cli.audits import AuditAsked
+    from privkt.cli.audits import audit_mechanism as go
+
+    go(
+        AuditAsked(
+            name, epsilon, option or (), model, vectors, prior, text, values, samples, confidence, pairs, reader
+        ),
+        as_json=json,
+    )  # fmt: skip

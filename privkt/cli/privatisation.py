@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from privkt.cli.errors import Interrupted
+from privkt.cli.option_words import options_of
 from privkt.cli.output import err, out, print_json, progress
 
 if TYPE_CHECKING:
@@ -163,13 +162,7 @@ def _maker(asked: Asked, vocabulary: Vocabulary) -> Callable[[float], TokenMecha
     from privkt.plugins import get_manager
     from privkt.privacy import RefusedInput
 
-    options: dict[str, Any] = {}
-    for word in asked.options:
-        key, sign, value = word.partition("=")
-        if not sign or not key.isidentifier():
-            raise RefusedInput("privatize: --option takes KEY=VALUE, got something else; write --option utility=cosine")
-        options[key] = yaml.safe_load(value)
-
+    options = options_of("privatize", asked.options)
     factory = get_manager().load("mechanism", asked.mechanism)
     refusal = RefusedInput(
         f"mechanism {asked.mechanism!r} draws no tokens; name one that does: `privkt plugins --kind mechanism`"

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from privkt.evaluation.inversion import bayes_guesses
 from privkt.synthesis.noisy_texts import NoisyText
 from privkt.synthesis.privatiser import TextPrivatiser
 
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
 _NUMBERS = re.compile(r"\d+(?:[.,]\d+)*")
 _NAMES = re.compile(r"(?<![.!?] )(?<!^)\b[A-Z][\w'’-]+", re.M)
 _WORDS = re.compile(r"\d+(?:[.,]\d+)*|[\w'’-]+")
-_CELLS = 2**24  # of the matrix of likelihoods, 128 MiB
 
 
 @dataclass(frozen=True)
@@ -118,23 +118,14 @@ def _guessed(
 
     if not len(inputs):
         return None, 0.0, 0
-    tokens, counts = np.unique(inputs, return_counts=True)
-    blind = float(counts.max() / counts.sum())
-    # As many tokens, from the first on, as the matrix has room for their outputs.
-    room = max(1, _CELLS // len(tokens))
-    inputs, outputs, positions = inputs[:room], outputs[:room], positions[:room]
+    blind = float(np.unique(inputs, return_counts=True)[1].max() / len(inputs))
+    counts = np.bincount(inputs, minlength=privatiser.vocabulary.size)
     hits = 0
     for mechanism in dict.fromkeys(privatiser.mechanisms):
         if not getattr(mechanism, "has_law", True):
             return None, blind, 0
         mine = np.asarray([one is mechanism for one in privatiser.mechanisms])[positions]
-        if not mine.any():
-            continue
-        seen, which = np.unique(outputs[mine], return_inverse=True)
-        likelihood = np.empty((len(tokens), len(seen)))
-        step = max(1, _CELLS // mechanism.size)
-        for start in range(0, len(tokens), step):
-            likelihood[start : start + step] = mechanism.probabilities(tokens[start : start + step])[:, seen]
-        guess = tokens[(likelihood * counts[:, None]).argmax(0)]
-        hits += int((guess[which] == inputs[mine]).sum())
+        if mine.any():
+            guesses = bayes_guesses(mechanism, counts, outputs=outputs[mine])
+            hits += guesses.hits(inputs[mine], outputs[mine])
     return hits / len(inputs), blind, len(inputs)

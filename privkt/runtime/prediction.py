@@ -57,7 +57,7 @@ def predict_texts(
     return built.predict(models, outcome, list(texts), data.labels or ())
 
 
-def read_texts(path: Path | str, column: str = "text") -> list[str]:
+def read_texts(path: Path | str, column: str = "text", *, subject: str = "predict") -> list[str]:
     """Texts of a JSONL or CSV file's column, or the lines of any other file.
 
     Raises: RefusedInput, naming the line and the rule, never a text.
@@ -66,42 +66,48 @@ def read_texts(path: Path | str, column: str = "text") -> list[str]:
     try:
         content = path.read_bytes().decode("utf-8-sig")
     except FileNotFoundError:
-        raise RefusedInput(f"predict: no file at {path}; give JSONL, CSV or plain text") from None
+        raise RefusedInput(f"{subject}: no file at {path}; give JSONL, CSV or plain text") from None
     except OSError as error:
-        raise RefusedInput(f"predict: {path} must be a file that can be read, got {error.strerror}; mend it") from None
+        raise RefusedInput(
+            f"{subject}: {path} must be a file that can be read, got {error.strerror}; mend it"
+        ) from None
     except UnicodeDecodeError as error:
-        raise RefusedInput(f"predict: {path} must be UTF-8, and byte {error.start} is not; convert it") from None
+        raise RefusedInput(f"{subject}: {path} must be UTF-8, and byte {error.start} is not; convert it") from None
     suffix = path.suffix.lower()
     if suffix in (".jsonl", ".ndjson", ".json"):
-        texts = [_from_json(line, number, column) for number, line in enumerate(content.split("\n"), 1) if line.strip()]
+        texts = [
+            _from_json(line, number, column, subject)
+            for number, line in enumerate(content.split("\n"), 1)
+            if line.strip()
+        ]
     elif suffix == ".csv":
-        texts = _from_csv(content, path.name, column)
+        texts = _from_csv(content, path.name, column, subject)
     else:
         texts = [line.rstrip("\r") for line in content.split("\n") if line.strip()]
     if not texts:
-        raise RefusedInput(f"predict: {path.name} must hold at least one text, got none")
+        raise RefusedInput(f"{subject}: {path.name} must hold at least one text, got none")
     return texts
 
 
-def _from_csv(content: str, name: str, column: str) -> list[str]:
+def _from_csv(content: str, name: str, column: str, subject: str) -> list[str]:
     reader = csv.DictReader(io.StringIO(content, newline=""), strict=True)
     try:
         if column not in (reader.fieldnames or ()):
-            raise RefusedInput(f"predict: {name} has no column {column!r}; name its text column with --text")
+            raise RefusedInput(f"{subject}: {name} has no column {column!r}; name its text column with --text")
         rows = list(reader)
     except csv.Error:
-        raise RefusedInput(f"predict: {name} is not CSV near line {reader.line_num}; check its quotes") from None
+        raise RefusedInput(f"{subject}: {name} is not CSV near line {reader.line_num}; check its quotes") from None
     for number, row in enumerate(rows, 1):
         if row[column] is None:
-            raise RefusedInput(f"predict: row {number} of {name} ends before column {column!r}; mend the row")
+            raise RefusedInput(f"{subject}: row {number} of {name} ends before column {column!r}; mend the row")
     return [row[column] for row in rows]
 
 
-def _from_json(line: str, number: int, column: str) -> str:
+def _from_json(line: str, number: int, column: str, subject: str) -> str:
     try:
         row = json.loads(line)
     except ValueError:
-        raise RefusedInput(f"predict: line {number} is not JSON; every line must be one object") from None
+        raise RefusedInput(f"{subject}: line {number} is not JSON; every line must be one object") from None
     if not isinstance(row, dict) or not isinstance(row.get(column), str):
-        raise RefusedInput(f"predict: line {number} has no string under {column!r}; name the text column with --text")
+        raise RefusedInput(f"{subject}: line {number} has no string under {column!r}; name the text column with --text")
     return row[column]

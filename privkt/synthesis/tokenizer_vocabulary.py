@@ -68,6 +68,10 @@ class TokenizerVocabulary(Vocabulary):
             table = model.get_input_embeddings().weight.detach().to(torch.float32).cpu().numpy()
         return cls(tokenizer, table)
 
+    def ids_for(self, tokenizer: Any) -> list[int] | None:
+        """The token of each ordinary row, where `tokenizer` has the very tokens that this vocabulary is made of."""
+        return list(self._ids) if tokenizer.get_vocab() == self._tokenizer.get_vocab() else None
+
     def _rows(self, text: str) -> Sequence[int]:
         found = self._tokenizer(
             text,

@@ -38,7 +38,7 @@ def table(command):
             continue
         shown = parameter.name.upper() if parameter.param_type_name == "argument" else ", ".join(parameter.opts)
         rows.append(f"| `{shown}` | {parameter.help} |\n")
-    return HEAD + "".join(rows)
+    return HEAD + "".join(rows) if rows else ""
 
 
 def section(page, name):
@@ -83,9 +83,8 @@ def test_examples_say_what_the_page_says(line, cli, tmp_path, model, monkeypatch
 @pytest.mark.parametrize("line", re.findall(r"^privkt .*$", PAGE.read_text(encoding="utf-8"), re.M))
 def test_other_examples_parse(line):
     words = shlex.split(line)[1:]
-    command = commands()[" ".join(["privkt", *words[: 2 if words[0] == "budget" and words[1:] else 1]])]
-    rest = words[2:] if words[0] == "budget" and words[1:] else words[1:]
-    command.make_context("privkt", list(rest))
+    own = 2 if words[0] in ("budget", "audit") and words[1:] else 1
+    commands()[" ".join(["privkt", *words[:own]])].make_context("privkt", words[own:])
 
 
 def write_tables():
@@ -93,6 +92,8 @@ def write_tables():
     page = PAGE.read_text(encoding="utf-8")
     for name, command in commands().items():
         part = section(page, name)
+        if not table(command):
+            continue  # a command of commands
         begin = part.index(HEAD)
         rows = re.match(r"(?:\|.*\n)*", part[begin:])[0]
         page = page.replace(part, part.replace(rows, table(command), 1))
