@@ -156,7 +156,7 @@ def test_a_language_model_reads_the_texts_again(cli, texts, model):
         (["exponential", "--epsilon", "-1"], "epsilon must be a finite number > 0"),
         (["exponential", "--confidence", "1"], "confidence must lie in"),
         (["exponential", "--vectors", "none.txt"], "no file at none.txt"),
-        (["exponential", "--vectors", "none.txt", "--model", "."], "audit: .* give one of them"),
+        (["exponential", "--vectors", "none.txt", "--model", "."], "audit: .* exactly one of model and vectors"),
         (["exponential", "--prior", "none.jsonl"], "audit: --prior: no file at none.jsonl"),
         (["exponential", "--prior", "texts.jsonl", "--text", "txt"], "has no string under 'txt'"),
         (["exponential", "--reader", "."], "--reader reads the texts of --prior"),
