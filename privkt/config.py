@@ -42,6 +42,7 @@ class DataConfig(BaseModel):
     text: str = "text"
     label: str | None = None
     labels: tuple[str, ...] | None = None
+    public: bool = False
 
     @property
     def options(self) -> dict[str, Any]:
@@ -53,7 +54,6 @@ class PrivateDataConfig(DataConfig):
 
     name: str
     size: int = Field(gt=0, strict=True)
-    public: bool = False
 
 
 class ClientConfig(_Block):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +10,7 @@ from privkt.contracts import Adapter, Backend, Example, Model, Progress, Samplin
 from privkt.privacy import RefusedInput
 from privkt.synthesis.asking import ask
 from privkt_fedcot.config import DecoderConfig, FedCoTConfig
+from privkt_fedcot.fitting import fitted
 from privkt_fedcot.prompts import (
     STOP,
     cleaned,
@@ -86,19 +87,33 @@ class Decoder:
 
         Edge cases: a row whose rationale is empty gets an empty one.
         """
-        if self.config.decoder.kind == "trained":
-            prompts = [decode_prompt(r.question, r.perturbed, r.rationale, self.task) for r in rows]
-        else:
-            prompts = [decoding_prompt(r.question, r.perturbed, r.rationale, self.task, self.worked) for r in rows]
-        return self._written(prompts, [bool(r.rationale) for r in rows], title)
+        rows = list(rows)
+
+        def build(i: int, question: Question) -> str:
+            perturbed, rationale = rows[i].perturbed, rows[i].rationale
+            if self.config.decoder.kind == "trained":
+                return decode_prompt(question, perturbed, rationale, self.task)
+            return decoding_prompt(question, perturbed, rationale, self.task, self.worked)
+
+        return self._written([r.question for r in rows], build, [bool(r.rationale) for r in rows], title)
 
     def explain(self, questions: Sequence[Question]) -> list[str]:
         """The small model's own rationales, without any server."""
-        prompts = [str(rationale_prompt(q, self.task, self.worked, chat=False)) for q in questions]
-        return self._written(prompts, [True] * len(prompts), "writing own rationales")
 
-    def _written(self, prompts: Sequence[str], wanted: Sequence[bool], title: str) -> list[str]:
+        def build(_: int, question: Question) -> str:
+            return str(rationale_prompt(question, self.task, self.worked, chat=False))
+
+        return self._written(questions, build, [True] * len(questions), "writing own rationales")
+
+    def _written(
+        self,
+        questions: Sequence[Question],
+        build: Callable[[int, Question], str],
+        wanted: Sequence[bool],
+        title: str,
+    ) -> list[str]:
         settings = self.config.decoder
+        prompts = fitted(self.backend, questions, build, settings.max_tokens)
         sampling = Sampling(
             max_new_tokens=settings.max_tokens, temperature=settings.temperature, stop=STOP, seed=self.seed
         )

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from privkt.contracts import Adapter, Backend, Example, Model, Progress
 from privkt_fedcot.config import SlmConfig
+from privkt_fedcot.fitting import fitted
 from privkt_fedcot.prompts import answer_prompt, explain_prompt
 from privkt_fedcot.tasks import Question, Task, said_label
 
@@ -79,7 +80,7 @@ class TaskModel:
     def probabilities(self, weights: Model | Adapter, questions: Sequence[Question]) -> list[np.ndarray]:
         """For each question the probability of each of its answers, in the order of the labels."""
         return answer_probabilities(
-            self.backend.with_weights(weights), self.task, questions, [answer_prompt(q, self.task) for q in questions]
+            self.backend.with_weights(weights), self.task, questions, lambda _, q: answer_prompt(q, self.task)
         )
 
     def predict(self, weights: Model | Adapter, questions: Sequence[Question]) -> list[str]:
@@ -88,11 +89,14 @@ class TaskModel:
 
 
 def answer_probabilities(
-    backend: Backend, task: Task, questions: Sequence[Question], prompts: Sequence[str]
+    backend: Backend, task: Task, questions: Sequence[Question], build: Callable[[int, Question], str]
 ) -> list[np.ndarray]:
     """The likelihood of every answer after its question's prompt, made to sum to 1 over the answers."""
     import numpy as np
 
+    answers = [f" {answer}" for question in questions for answer in task.answers(question)]
+    longest = max(backend.count_tokens(answers) or [0], default=0)
+    prompts = fitted(backend, questions, build, longest)
     asked = [(prompt, f" {a}") for q, prompt in zip(questions, prompts, strict=True) for a in task.answers(q)]
     found = iter(backend.score([p for p, _ in asked], [a for _, a in asked]))
     rows = []

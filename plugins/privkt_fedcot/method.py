@@ -9,6 +9,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, cast
 
+from privkt.config import DataConfig
 from privkt.contracts import (
     Adapter,
     Backend,
@@ -72,7 +73,6 @@ class FedCoT(TransferMethod):
         rows = site.data.load()
         questions = task.read(rows)
         task.need_answers(questions, list(rows.label or ()))
-        planning.need_room(self.config, task, questions, site.model("slm").context_tokens)
         release = perturbing.release(site, self.config.perturbation, task, questions)
         site.state.save_release("perturbed", release)
         return release
@@ -124,6 +124,11 @@ class FedCoT(TransferMethod):
     def plan(self, facts: PublicFacts, budget: Budget) -> Plan:
         """The perturbation, the questions to the large model, what crosses."""
         return planning.make_plan(self.config, self._task(facts.labels), facts, budget)
+
+    def public_data(self) -> Sequence[DataConfig]:
+        """The questions that a decoder is trained on."""
+        decoder = self.config.decoder
+        return (decoder.public,) if decoder.kind == "trained" and decoder.public is not None else ()
 
     def context_needed(self, facts: PublicFacts) -> Mapping[str, int]:
         """What prompts of declared lengths take."""

@@ -20,6 +20,7 @@ from privkt.privacy import (
     Provenance,
     RefusedInput,
     Release,
+    Unit,
     document_cost,
     none_event,
 )
@@ -35,6 +36,7 @@ PURPOSE = "fedcot: perturb the questions"
 PROOF = "docs/proofs/tokens.md"
 CHOICES, CONTEXT = "choices", "context"
 _STATED_FOR = (Neighbouring.LOCAL, Neighbouring.ZERO_OUT, Neighbouring.REPLACE_ONE)
+_UNITS = (Unit.RECORD, Unit.DOCUMENT)
 _STEPS = 40
 
 
@@ -60,6 +62,11 @@ def allocate(config: PerturbationConfig, parts: Sequence[Part], budget: Budget) 
         raise RefusedInput(
             "budget.neighbouring: perturbed questions show how many rows there are; it must be one of "
             f"{', '.join(_STATED_FOR)}, got {budget.neighbouring}"
+        )
+    if budget.unit not in _UNITS:
+        raise RefusedInput(
+            f"budget.unit: a row is what pays, whoever it is of; it must be one of {', '.join(_UNITS)}, got "
+            f"{budget.unit}; several rows of one person add up"
         )
     if strange := sorted(set(config.shares) - {part.name for part in parts}):
         raise RefusedInput(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 from privkt.contracts import PerturbationPlan, Plan, PublicFacts
 from privkt.privacy import Budget, RefusedInput, event_to_json
@@ -13,12 +12,11 @@ from privkt_fedcot.arms import Arm
 from privkt_fedcot.config import FedCoTConfig
 from privkt_fedcot.perturbing import PURPOSE, allocate, vocabulary_of
 from privkt_fedcot.prompts import worked_example
-from privkt_fedcot.tasks import Question, Task
+from privkt_fedcot.tasks import Task
 
 _TOKENS_A_WORD = 1.4
 _BYTES_A_TOKEN = 5
 _FRAME = 60
-_FEWEST_BYTES_A_TOKEN = 2
 
 
 def make_plan(config: FedCoTConfig, task: Task, facts: PublicFacts, budget: Budget) -> Plan:
@@ -73,6 +71,7 @@ def make_plan(config: FedCoTConfig, task: Task, facts: PublicFacts, budget: Budg
                 if arm.is_open
             ),
         ),
+        shared=True,
         warnings=tuple(_warnings(max(ceilings.values()), allocation.cost.guarantee.epsilon)),
     )
 
@@ -91,23 +90,16 @@ def context_needed(config: FedCoTConfig, task: Task) -> dict[str, int]:
     }
 
 
-def need_room(config: FedCoTConfig, task: Task, questions: Sequence[Question], room: int | None) -> None:
-    """Raises RefusedInput where the longest question, by its bytes, has no room in the small model's context."""
-    cut = sum(part.tokens for part in task.parts(config.perturbation.tokens))
-    rest = context_needed(config, task)["slm"] - cut
-    longest = max((len(q.written(task.labels).encode()) for q in questions), default=0)
-    if room is not None and rest + longest // _FEWEST_BYTES_A_TOKEN > room:
-        raise RefusedInput(
-            f"models.slm: must take the longest question beside about {rest} further tokens, and takes {room} in all; "
-            f"choose a model with a longer context, or leave out rows of more than {(room - rest) * 2} bytes"
-        )
-
-
 def _need_decoder(config: FedCoTConfig) -> None:
     if config.decoder.kind == "trained" and config.decoder.public is None:
         raise RefusedInput(
             "fedcot.decoder.public: a trained decoder learns from public questions alone, and none are given; name a "
             "public data set, or use the in-context decoder"
+        )
+    if config.decoder.kind == "trained" and config.decoder.public is not None and not config.decoder.public.public:
+        raise RefusedInput(
+            "fedcot.decoder.public: the server's model is asked about these questions as they are; if they are public, "
+            "say so with `public: true` in the block"
         )
     if config.decoder.kind == "trained" and config.perturbation.epsilon is None:
         raise RefusedInput(
@@ -124,12 +116,14 @@ def _warnings(kept: float, epsilon: float) -> list[str]:
     found = []
     if kept < 0.05:
         found.append(
-            f"not every token can come through with a chance above {100 * kept:.2g} %: the server sees mostly noise, "
-            "and rationales then help by chance; take fewer tokens a row, a larger epsilon or a smaller vocabulary"
+            f"not every token can come through with a chance above {rounded_up(100 * kept, 2)} %: the server sees "
+            "mostly noise, and rationales then help by chance; take fewer tokens a row, a larger epsilon or a smaller "
+            "vocabulary"
         )
     if 20 < epsilon < math.inf:
+        said = rounded_up(epsilon)
         found.append(
-            f"epsilon = {epsilon:.4g} for a whole row protects against little: e^{epsilon:.3g} bounds how much more "
-            "likely one row may make what crosses than another"
+            f"epsilon = {said} for a whole row protects against little: e^{said} bounds how much more likely one row "
+            "may make what crosses than another"
         )
     return found

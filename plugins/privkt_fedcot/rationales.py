@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from privkt.contracts import Backend, Progress, Sampling
+from privkt.contracts import Backend, Progress, Prompt, Sampling
 from privkt.synthesis.asking import ask, uses_chat
 from privkt_fedcot.config import RationaleConfig
+from privkt_fedcot.fitting import fitted
 from privkt_fedcot.prompts import STOP, cleaned, rationale_prompt, worked_example
 from privkt_fedcot.tasks import Question, Task
 
@@ -29,9 +30,18 @@ def explain(
     """
     chat = uses_chat(model, config.layout)
     worked = worked_example(task, config.worked)
+    prompts: list[Prompt]
+    if chat:
+        prompts = [rationale_prompt(question, task, worked, chat=True) for question in questions]
+    else:
+
+        def build(_: int, question: Question) -> str:
+            return str(rationale_prompt(question, task, worked, chat=False))
+
+        prompts = list(fitted(model, questions, build, config.max_tokens))
     answers = ask(
         model,
-        [rationale_prompt(question, task, worked, chat=chat) for question in questions],
+        prompts,
         Sampling(
             max_new_tokens=config.max_tokens, temperature=config.temperature, stop=() if chat else STOP, seed=seed
         ),

@@ -69,11 +69,12 @@ class Sources:
         """The large model's own answers to the held-out questions, after one worked example."""
         worked = worked_example(self.task, self.config.rationale.worked)
         asked = held_out(self.site, self.task)
-        prompts = [
-            str(rationale_prompt(q, self.task, worked, chat=False)).removesuffix("Reason:") + "So the answer is"
-            for q in asked
-        ]
-        rows = answer_probabilities(self.site.model("local_llm"), self.task, asked, prompts)
+
+        def build(_: int, question: Question) -> str:
+            prompt = str(rationale_prompt(question, self.task, worked, chat=False))
+            return prompt.removesuffix("Reason:") + "So the answer is"
+
+        rows = answer_probabilities(self.site.model("local_llm"), self.task, asked, build)
         return [self.task.labels[int(row.argmax())] for row in rows]
 
 

@@ -69,6 +69,12 @@ class TransformersBackend(Backend):
         """What config.json says; nothing is loaded for it."""
         return self.place.context
 
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        """By the model's own tokenizer, as `generate` and `score` read prompts."""
+        from privkt_transformers.prompts import encode_prompts
+
+        return [len(row) for row in encode_prompts(self.loaded, texts)]
+
     def check(self) -> None:
         """Refuses a model that is missing, malformed, or of a kind that this backend cannot run."""
         self.place.check()

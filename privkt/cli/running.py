@@ -66,13 +66,14 @@ def plan_lines(made: Plan) -> Iterator[str]:
             f"{rounded_up(p.epsilon_per_token)}"
         )
         yield from (f"  {escape(line)}" for line in p.facts)
+    seeds = "once for all seeds" if made.shared else "for each seed"
     if made.llm_requests:
         yield (
-            f"asked of the large model, for each seed: {made.llm_requests:,} requests, about "
+            f"asked of the large model, {seeds}: {made.llm_requests:,} requests, about "
             f"{made.llm_prompt_tokens:,} tokens sent, at most {made.llm_new_tokens:,} written"
         )
     yield from (f"crosses: {escape(line)}" for line in made.crosses)
-    yield f"bytes that will cross, for each seed: about {made.bytes_out:,}"
+    yield f"bytes that will cross, {seeds}: about {made.bytes_out:,}"
     yield from (f"not covered: {escape(line)}" for line in made.not_covered)
     yield from (f"[yellow]warning:[/yellow] {escape(line)}" for line in made.warnings)
 

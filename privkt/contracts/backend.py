@@ -169,6 +169,10 @@ class Backend(ABC):
         """How many tokens a prompt and its answer may have together; None where that is not known beforehand."""
         return None
 
+    def count_tokens(self, texts: Sequence[str]) -> list[int] | None:
+        """How many tokens each text is as a prompt; None where the model's tokens are not known here."""
+        return None
+
     def check(self) -> None:
         """Refuses unusable options before any budget is spent (RefusedInput): a missing folder, a malformed URL."""
         return None

@@ -163,7 +163,10 @@ class PerturbationPlan:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run will do, from declared numbers alone; `privkt plan` prints it."""
+    """What a run will do, from declared numbers alone; `privkt plan` prints it.
+
+    `shared`: requests and bytes are those of all seeds together, not of each.
+    """
 
     trainings: tuple[TrainingPlan, ...] = ()
     perturbations: tuple[PerturbationPlan, ...] = ()
@@ -174,6 +177,7 @@ class Plan:
     crosses: tuple[str, ...] = ()
     not_covered: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    shared: bool = False
 
     @property
     def spends(self) -> tuple[TrainingPlan | PerturbationPlan, ...]:
@@ -243,6 +247,13 @@ class TransferMethod(ABC):  # noqa: B024  (its steps are what a subclass must de
         A run is refused, before anything is spent, where a model's context is known to be shorter.
         """
         return {}
+
+    def public_data(self) -> Sequence[Any]:
+        """Data blocks of the method's own config that its server reads as they are (`privkt.config.DataConfig`).
+
+        A run is refused where one of them is a client's data or its evaluation rows.
+        """
+        return ()
 
     def comparison(self) -> MethodConfig:
         """The config with every baseline of the method's page switched on, for `privkt compare`."""

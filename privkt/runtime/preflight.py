@@ -10,7 +10,7 @@ import inspect
 import itertools
 import os
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -106,6 +106,7 @@ def prepare(
         if safe_name(f"client {client.name!r}", client.name) == SERVER:
             raise RefusedInput(f"client {SERVER!r}: is the name of the server's own site; rename the client")
     _roles(config, method)
+    _need_public(config, method(method_config).public_data())
     backends = _backends(config, method, manager, progress or NoProgress(), None, force)
     clients = tuple(_client(config, client, method(method_config), manager) for client in config.clients)
     for made in clients:
@@ -130,7 +131,7 @@ def with_caches(
 
 def is_remote_for_private(setup: Setup, client: ClientSetup) -> tuple[str, ...]:
     """The remote roles that a client's private text would reach; not empty only in a forced run."""
-    if client.config.data.public:
+    if all_public(setup.config, client.config):
         return ()
     return tuple(sorted(role for role, backend in setup.backends[client.name].items() if backend.remote))
 
@@ -221,15 +222,48 @@ def _backends(
 
     backends = {SERVER: made(SERVER, Side.SERVER, method.server_roles, True)}
     for client in config.clients:
-        mine = backends[client.name] = made(client.name, Side.CLIENT, method.client_roles, client.data.public)
+        public = all_public(config, client)
+        mine = backends[client.name] = made(client.name, Side.CLIENT, method.client_roles, public)
         for role, backend in mine.items():
-            if backend.remote and not client.data.public and not force:
+            if backend.remote and not public and not force:
+                what = "its evaluation rows" if client.data.public else "private text"
                 raise RefusedInput(
-                    f"models.{role}: is remote, and client {client.name!r} would send it private text in clear, "
-                    "which no guarantee covers; use a backend of this process, declare the data `public: true` if it "
-                    "is, or force it and have an infinite spend recorded"
+                    f"models.{role}: is remote, and client {client.name!r} would send it {what} in clear, which no "
+                    "guarantee covers; use a backend of this process, declare the data and the evaluation data "
+                    "`public: true` if they are, or force it and have an infinite spend recorded"
                 )
     return backends
+
+
+def held_out(config: RunConfig, client: ClientConfig) -> DataConfig | None:
+    """The block of the rows that a client's arms are scored on."""
+    return client.evaluation or (config.evaluation.data if config.evaluation else None)
+
+
+def all_public(config: RunConfig, client: ClientConfig) -> bool:
+    """Whether everything that a client's models read is declared public: its data, and its evaluation rows too."""
+    rows = held_out(config, client)
+    return client.data.public and (rows is None or rows.public)
+
+
+def _need_public(config: RunConfig, blocks: Sequence[DataConfig]) -> None:
+    """A client's own file under a method's public data would leave in clear: provenance decides, not the rows."""
+    private: list[tuple[str, DataConfig]] = [(f"client {client.name!r}", client.data) for client in config.clients]
+    private += [("evaluation", rows) for client in config.clients if (rows := held_out(config, client)) is not None]
+    for block in blocks:
+        for where, mine in private:
+            if not mine.public and _place(block) == _place(mine):
+                raise RefusedInput(
+                    f"{config.method}: a block of public data names the data of {where}, which would leave in clear; "
+                    "name a public data set"
+                )
+
+
+def _place(block: DataConfig) -> tuple[object, ...]:
+    """Where rows come from: a file wherever links lead, or the name and split of a hub's data set."""
+    path = None if block.path is None else os.path.realpath(block.path)
+    split = block.options.get("split", "train")
+    return (path, split) if path is not None else (block.source, block.options.get("dataset"), split)
 
 
 def source_of(data: DataConfig, labels: tuple[str, ...] | None = None) -> DataSource:
@@ -252,11 +286,11 @@ def _client(config: RunConfig, client: ClientConfig, method: TransferMethod, man
         rows = CachedRows(dataset, f"rows of the data set {data.name!r}")
         found = _read(rows, where)
     _check_rows(found, data, where)
-    held_out = client.evaluation or (config.evaluation.data if config.evaluation else None)
+    scored = held_out(config, client)
     evaluation = None
-    if held_out is not None:
+    if scored is not None:
         with _names_block(where, "evaluation"):
-            dataset = manager.create("dataset", held_out.source, source_of(held_out, data.labels))
+            dataset = manager.create("dataset", scored.source, source_of(scored, data.labels))
             evaluation = CachedRows(dataset, f"evaluation rows of {where}")
             held_rows = _read(evaluation, where)
         if not len(held_rows):

@@ -163,7 +163,7 @@ def test_a_trained_decoder_learns_from_public_questions_alone(block, make_client
             for t, label, c in zip(public.text, public.label, public.columns["choices"], strict=True)
         )
     )
-    data = {"source": "json", "path": str(place), "text": "text", "columns": ["choices"]}
+    data = {"source": "json", "path": str(place), "text": "text", "columns": ["choices"], "public": True}
     config = FedCoTConfig.model_validate(
         block(decoder={"kind": "trained", "public": data, "encode_weight": 0.25}, baselines=[])
     )
@@ -179,10 +179,11 @@ def test_a_trained_decoder_learns_from_public_questions_alone(block, make_client
 
 def test_a_trained_decoder_needs_public_questions_and_a_public_epsilon(block):
     facts, budget = PublicFacts("a", 24, LABELS), Budget(500.0, 1e-5, neighbouring="local")
+    named = {"path": "x", "public": True}
     for changes, message in (
         ({"decoder": {"kind": "trained"}}, r"fedcot\.decoder\.public"),
         (
-            {"decoder": {"kind": "trained", "public": {"path": "x"}}, "perturbation": {"epsilon": None}},
+            {"decoder": {"kind": "trained", "public": named}, "perturbation": {"epsilon": None}},
             r"fedcot\.perturbation\.epsilon",
         ),
     ):

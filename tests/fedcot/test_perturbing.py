@@ -168,3 +168,12 @@ def test_tables_of_another_task_are_refused():
         from_texts(Texts(("q",)), task)
     with pytest.raises(RefusedInput, match="row 1: choices must be a JSON list"):
         from_texts(Texts(("q",), None, {"choices": ("{}",)}), task)
+
+
+@pytest.mark.parametrize("unit", ["user", "token"])
+def test_a_rows_price_is_not_called_that_of_a_person_or_a_token(block, make_client, unit):
+    budget = Budget(500.0, 1e-5, unit=unit, neighbouring="local")
+    with pytest.raises(RefusedInput, match=rf"budget\.unit: a row is what pays.*record, document, got {unit}"):
+        FedCoT(FedCoTConfig.model_validate(block())).plan(PublicFacts("a", 24, LABELS), budget)
+    with pytest.raises(RefusedInput, match=r"budget\.unit"):
+        FedCoT(FedCoTConfig.model_validate(block())).perturb(make_client(budget=budget))

@@ -119,12 +119,38 @@ def test_a_model_with_too_short_a_context_is_refused_before_anything_is_spent(ra
     assert not (tmp_path / "state" / "ledgers").exists()
 
 
-def test_a_row_too_long_for_the_small_model_is_refused_before_the_charge(raw, tmp_path):
+def test_a_row_too_long_for_the_small_model_is_cut_and_stops_nothing(raw, tmp_path, capfd):
+    """Whether anything crosses must not hang on the length of one private row."""
     raw["clients"] = raw["clients"][:1]
     path = tmp_path / "a.jsonl"
     lines = path.read_text().splitlines()
-    path.write_text("\n".join([*lines[:-1], json.dumps({**json.loads(lines[-1]), "question": "canary " * 400})]))
-    with pytest.raises(RefusedInput, match=r"models\.slm: must take the longest question") as caught:
-        LocalRuntime(parse_config(raw), tmp_path / "run", get_manager()).run()
-    assert "canary" not in str(caught.value)
-    assert not Ledger.open("visits-a").charges()
+    longest = {**json.loads(lines[-1]), "question": "canary " * 400, "choices": ["canary " * 200, "warm"]}
+    path.write_text("\n".join([*lines[:-1], json.dumps(longest)]))
+    result = LocalRuntime(parse_config(raw | {"seeds": [0]}), tmp_path / "run", get_manager()).run()
+    assert result.outcomes["a"][0].scores
+    assert len(result.crossed) == 1
+    assert "canary" not in "".join(capfd.readouterr())
+
+
+def trained(raw, path, **more):
+    columns = {"text": "question", "columns": ["choices"], "label": "place", "labels": LABELS}
+    raw["fedcot"]["perturbation"]["epsilon"] = 4
+    raw["fedcot"]["decoder"] |= {"kind": "trained", "public": {"path": str(path), **columns, **more}}
+    return parse_config(raw)
+
+
+def test_a_decoders_questions_must_be_declared_public(raw, tmp_path):
+    public = write_rows(tmp_path / "public.jsonl", 6, 500)
+    with pytest.raises(RefusedInput, match=r"fedcot\.decoder\.public: .* `public: true`"):
+        LocalRuntime(trained(raw, public), tmp_path / "run", get_manager()).preflight()
+    LocalRuntime(trained(raw, public, public=True), tmp_path / "run", get_manager()).preflight()
+
+
+@pytest.mark.parametrize(("file", "whose"), [("a", "client 'a'"), ("b", "client 'b'"), ("test", "evaluation")])
+def test_a_decoder_is_never_trained_on_a_file_of_private_rows(raw, tmp_path, file, whose):
+    """Not by another name of the file either."""
+    (tmp_path / "innocent.jsonl").symlink_to(tmp_path / f"{file}.jsonl")
+    for name in (file, "innocent"):
+        config = trained(raw, tmp_path / f"{name}.jsonl", public=True)
+        with pytest.raises(RefusedInput, match=f"public data names the data of {whose}"):
+            LocalRuntime(config, tmp_path / "run", get_manager()).preflight()

@@ -85,6 +85,20 @@ def test_remote_models_do_not_see_private_text(toys, tmp_path):
     assert toys.ToyBackend.probes == 1  # the remote one alone
 
 
+def test_remote_models_do_not_see_evaluation_rows_that_nobody_called_public(toys, tmp_path):
+    model = {"backend": "toy", "model": "m"}
+    models = toys.toy_config(tmp_path, models={"llm": model, "slm": {**model, "remote": True}}).models
+    rows = {"source": "toy", "path": str(tmp_path / "a.jsonl"), "label": "label"}
+
+    def scored(**said):
+        found = toys.toy_config(tmp_path, evaluation={"data": {**rows, **said}}).evaluation
+        public = with_data(toys, tmp_path, public=True)
+        return public.model_copy(update={"models": models, "evaluation": found})
+
+    refused(toys, scored(), r"models\.slm: is remote, and client 'a' would send it its evaluation rows in clear")
+    assert prepare(scored(public=True), toys.toy_manager())
+
+
 def test_a_forced_remote_model_is_an_infinite_spend(toys, tmp_path):
     model = {"backend": "toy", "model": "m"}
     config = toys.toy_config(tmp_path, models={"llm": model, "slm": {**model, "remote": True}})
