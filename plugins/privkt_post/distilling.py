@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 
 from privkt.contracts import Progress
+from privkt.synthesis.quiet import quiet_transformers
 from privkt_post import loops
 from privkt_post.config import DistillationConfig
 from privkt_post.corpus import IGNORED, Corpus, make_corpus
@@ -51,8 +52,9 @@ def distil(
         asked = time.monotonic() - begun
         small = shrunk(net, kept, untie=config.untie).to(net.device)
         losses = _learn(replace(net, network=small), corpus, cache, config, name, work / "student.pt", progress)
-        small.save_pretrained(place)
-        net.tokenizer.save_pretrained(place)
+        with quiet_transformers():
+            small.save_pretrained(place)
+            net.tokenizer.save_pretrained(place)
         return {
             "name": name,
             "from": public_name,
