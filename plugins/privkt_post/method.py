@@ -53,9 +53,11 @@ class POST(TransferMethod):
     @server_step(once=True)
     def distil(self, site: ServerSite) -> Mapping[ClientId, Texts]:
         """Distilling the large model into a small one"""
-        from privkt_post.serving import student_of
+        from privkt_post.serving import Mover, student_of
 
         card = student_of(site, self.config)
+        for task in {make_task(self.config.task, facts.labels) for facts in site.clients.values()}:
+            Mover(site, self.config, task, card).check()
         site.state.save_json(_STUDENT, card)
         told = Texts((card["name"],), None, {SHA256: (card["sha256"],)})
         return dict.fromkeys(site.clients, told)

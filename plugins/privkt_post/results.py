@@ -192,7 +192,9 @@ class Arms:
         return self._tune(self.large, lesson, privacy, "target-prompt", self.site.progress)
 
     def _tune(self, reader: Reader, lesson: Lesson, privacy: Privacy, place: str, progress: Progress) -> Tensor:
-        tuning, folder = self.config.tuning, self.site.folder / place
+        folder = self.site.folder / place
+        smaller = min(self.config.tuning.batch_size, len(lesson))  # than all records, for a half of them
+        tuning = self.config.tuning.model_copy(update={"batch_size": smaller})
         start = initial_rows(reader.net, self.config.prompt.text, self.config.prompt.tokens)
         if not tuning.private:
             found = tune_plainly(
@@ -213,16 +215,11 @@ class Arms:
             raise RefusedInput("post.membership: the attack reads class probabilities; leave it out for generation")
         reader, verbalizer = self.small, self.small.verbalizer
         lesson = lesson_of(reader, self.task, self.config, self.site.data.load())
-        half = len(lesson) // 2
-        tuning = self.config.tuning.model_copy(update={"batch_size": min(self.config.tuning.batch_size, half)})
-        shadows = Arms(
-            self.site, self.config.model_copy(update={"tuning": tuning}), self.student, self.release, self.moved
-        )
         task = self.site.progress.task("tuning prompts on halves", self.config.membership.models, "prompts")
 
         def tuned(k: int, indices: np.ndarray) -> np.ndarray:
             privacy = replace(privacy_of(self.site, self.config), size=len(indices))
-            rows = shadows._tune(reader, lesson.some(indices.tolist()), privacy, f"half-{k}", NoProgress())
+            rows = self._tune(reader, lesson.some(indices.tolist()), privacy, f"half-{k}", NoProgress())
             task.advance(1)
             return class_probabilities(reader.net, lesson.rows, verbalizer, rows.to(reader.net.device)).numpy()
 

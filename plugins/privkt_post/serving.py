@@ -107,15 +107,45 @@ class Mover:
         }
         return to_message(self.large.net, moved, name=self.name, card=_CARD.format(name=self.name)), report
 
-    def _rows(self, reader: Reader, public: Rows, chosen: Sequence[int]) -> tuple[Row, ...]:
+    def check(self) -> None:
+        """Refuses, before any client spends anything, what the transfer would refuse afterwards.
+
+        Raises: RefusedInput, for public sets without the labels or answers that settings need, or vocabularies that
+            cannot be compared.
+        """
+        settings = self.config.transfer
+        if settings.variant == "inference":
+            return
+        match(self.small.net, self.large.net, settings.match, self.task)
+        if settings.choose == "features" and len(settings.public) > 1 and self.small.verbalizer is None:
+            raise RefusedInput("post.transfer.choose: features judges class answers; use first or statistic")
+        if settings.variant == "both" and not isinstance(settings.alpha, float) and not self.task.labels:
+            raise RefusedInput("post.transfer.alpha: a generation task has no chance level; give alpha as a number")
+        for data in settings.public:
+            public = load_public(data)
+            self._need_answers(public)
+            if settings.variant == "both" and settings.alpha == "public":
+                self._need_labels(public)
+
+    def _need_answers(self, public: Rows) -> None:
         answer = self.config.task.answer
-        if answer is None:
-            return tuple(reader.layout.rows([public.text[i] for i in chosen]))
-        if answer not in public.columns:
+        if answer is not None and answer not in public.columns:
             raise RefusedInput(
                 f"post.transfer.public: a generation task reads public answers in the column {answer!r}, which a set "
                 "does not have; list it under `columns`"
             )
+
+    def _need_labels(self, public: Rows) -> None:
+        if not public.label or not set(public.label) <= set(self.task.labels):
+            raise RefusedInput(
+                "post.transfer.alpha: public needs public texts with the task's own labels, and a set has none or "
+                "others; name its label column, or give alpha as a number"
+            )
+
+    def _rows(self, reader: Reader, public: Rows, chosen: Sequence[int]) -> tuple[Row, ...]:
+        answer = self.config.task.answer
+        if answer is None:
+            return tuple(reader.layout.rows([public.text[i] for i in chosen]))
         return tuple(reader.layout.rows([public.text[i] for i in chosen], [public.columns[answer][i] for i in chosen]))
 
     def _chosen(self, prompt: Tensor, counts: Mapping[str, int]) -> tuple[int, list[float]]:
@@ -126,8 +156,7 @@ class Mover:
         if how == "statistic":
             found = [float(counts[f"{counting.VOTES} {i}"]) for i in range(len(sets))]
         else:
-            if self.small.verbalizer is None:
-                raise RefusedInput("post.transfer.choose: features judges class answers; use first or statistic")
+            assert self.small.verbalizer is not None  # check() refused it otherwise
             found = []
             for data in sets:
                 public = load_public(data)
@@ -144,17 +173,10 @@ class Mover:
             return VARIANT_ALPHAS[settings.variant]
         if isinstance(settings.alpha, float):
             return settings.alpha
-        if not self.task.labels:
-            raise RefusedInput("post.transfer.alpha: a generation task has no chance level; give alpha as a number")
         chance = 1 / len(self.task.labels)
         if settings.alpha == "heuristic":
             return fitted_alpha(counts[counting.ZERO_SHOT] / size, counts[counting.TUNED] / size, chance)
-        labels = [(public.label or ())[i] for i in chosen] if public.label else []
-        if not labels or not set(labels) <= set(self.task.labels):
-            raise RefusedInput(
-                "post.transfer.alpha: public needs public texts with the task's own labels, and the set has none or "
-                "others; name its label column, or give alpha as a number"
-            )
+        labels = [(public.label or ())[i] for i in chosen]
         texts = [public.text[i] for i in chosen]
         zero_shot = _accuracy(self.large, texts, labels)
         tuned = _accuracy(self.small.behind(prompt), texts, labels)

@@ -1,6 +1,5 @@
 """Tiny models over words, and little data whose labels the words give away."""
 
-import json
 import sys
 from pathlib import Path
 
@@ -8,7 +7,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))  # the makers are imported by name
 
-from post_models import LABELS, make_model, public_texts, sentences
+from post_models import LABELS, make_model, public_texts, sentences, write
 
 
 @pytest.fixture(scope="session")
@@ -27,11 +26,6 @@ def llama(models):
 def store(tmp_path_factory):
     """A folder of published students, shared by all tests."""
     return tmp_path_factory.mktemp("students")
-
-
-def write(path, rows):
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    return str(path)
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """Tiny random models over a vocabulary of words, and sentences made of it."""
 
+import json
 import random
 
 import torch
@@ -94,3 +95,9 @@ def public_texts(count, seed):
         {"text": f"{draw.choice(who)} said the {draw.choice(what)} was {' '.join(draw.sample(moods, 2))}"}
         for _ in range(count)
     ]
+
+
+def write(path, rows):
+    """Rows as a JSONL file; its path as text."""
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return str(path)

@@ -68,11 +68,11 @@ def test_the_counts_are_charged_once_and_drawn_around_the_truth(site):
 
 
 def test_the_noise_is_the_one_that_was_paid_for(site):
-    """Over 4000 draws the mean absolute noise is that of the two-sided geometric law, to within 6 deviations."""
+    """Over 800 draws the mean absolute noise is that of the two-sided geometric law, to within 6 deviations."""
     import math
 
     site.budget = Budget(8.0, 1e-5)
-    draws = 4000
+    draws = 800
     total = sum(
         abs(counting.counts_in(counting.release(site, config(epsilon=1.0), (0, 0), ()).payload)[counting.ZERO_SHOT])
         for _ in range(draws)
