@@ -67,20 +67,13 @@ def test_what_is_kept_of_a_teacher_sums_to_one_and_bounds_the_divergence_from_be
 
 
 def test_a_student_that_agrees_loses_nothing_whatever_is_kept():
+    """Renormalising the kept tokens would ask it to give them more than the large model does."""
     teacher = scores(4, 13).float()
     student = teacher.clone().requires_grad_(True)
     loss = kept_divergence(*kept_top(teacher, 3, T), student, T).sum()
     loss.backward()
     assert abs(loss.item()) < 1e-5
     assert student.grad.abs().max() < 1e-5
-
-
-def test_renormalising_the_kept_tokens_would_be_another_target():
-    """The rest is an outcome of its own: a student that gives it too much loses, though its kept tokens agree."""
-    teacher = torch.tensor([[4.0, 3.0, 0.0, 0.0]])
-    ids, logs, rest = kept_top(teacher, 2, 1.0)
-    wasteful = torch.tensor([[4.0, 3.0, 5.0, 5.0]])
-    assert kept_divergence(ids, logs, rest, wasteful, 1.0) > 0.5
 
 
 def test_directions():
