@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -94,6 +95,10 @@ class TuningConfig(_Block):
     optimizer: Literal["adam", "sgd"] = "adam"
     schedule: Literal["constant", "linear"] = "constant"
     max_grad_norm: float = Field(default=1.0, gt=0)
+
+    def steps(self, size: int) -> int:
+        """Logical steps over `size` records."""
+        return max(1, math.ceil(self.epochs * size / self.batch_size - 1e-9))
 
 
 class TransferConfig(_Block):

@@ -22,7 +22,6 @@ from privkt.privacy import (
 from privkt.privacy.guarantee import HALF_PRECISION, rounded_up
 from privkt_post import counting
 from privkt_post.config import POSTConfig
-from privkt_post.tuning import steps_of
 
 PURPOSE = "post: tune the prompt"
 MOSTLY_NOISE = 0.05
@@ -55,7 +54,7 @@ def training_plan(config: POSTConfig, facts: PublicFacts, budget: Budget) -> Tra
             "or declare more data"
         )
     budget.validate_for(facts.size)
-    steps, rate = steps_of(tuning, facts.size), tuning.batch_size / facts.size
+    steps, rate = tuning.steps(facts.size), tuning.batch_size / facts.size
     spendable = budget.delta - sampler_share(budget.delta)
     noise = calibrate_noise(budget.epsilon, spendable, rate, steps, budget.neighbouring)
     event = poisson_gaussian_event(noise, rate, steps)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -64,16 +63,9 @@ def rows_at_once(config: TuningConfig, net: Net, width: int) -> int:
     return max(1, min(config.batch_size, _TOKENS_AT_ONCE.get(net.device.type, _TOKENS_ELSEWHERE) // max(1, width)))
 
 
-def steps_of(config: TuningConfig, size: int) -> int:
-    """Logical steps over `size` records."""
-    return max(1, math.ceil(config.epochs * size / config.batch_size - 1e-9))
-
-
 def course_of(config: TuningConfig, size: int) -> loops.Course:
     """Optimizer and schedule, the same with and without privacy."""
-    return loops.Course(
-        steps_of(config, size), config.learning_rate, optimizer=config.optimizer, schedule=config.schedule
-    )
+    return loops.Course(config.steps(size), config.learning_rate, optimizer=config.optimizer, schedule=config.schedule)
 
 
 def tune_privately(

@@ -1,6 +1,8 @@
 """Every switch through the local runtime: families, variants, alphas, sets, students of one's own, answers, attacks."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -8,12 +10,14 @@ import torch
 from post_models import LABELS, WORDS, make_model, sentences, write
 from privkt_post.arms import Arm
 from privkt_post.config import POSTConfig
+from privkt_post.method import POST
 from privkt_post.prompts import rows_of
 
 from privkt.config import parse_config
+from privkt.contracts import PublicFacts
 from privkt.evaluation.report.build import build_report
 from privkt.plugins import get_manager
-from privkt.privacy import RefusedInput
+from privkt.privacy import Budget, RefusedInput
 from privkt.runtime.local import LocalRuntime
 from privkt.runtime.prediction import predict_texts
 
@@ -176,23 +180,32 @@ def test_a_run_that_was_cut_neither_tunes_nor_pays_again(raw, run, tmp_path, mon
     assert outcome.scores
 
 
+def plan(raw, **changes):
+    """The plan of a client with 48 rows."""
+    config = POSTConfig.model_validate(json.loads(json.dumps(raw(**changes)["post"])))
+    return POST(config).plan(PublicFacts("a", 48, tuple(LABELS)), Budget(8.0, 1e-3))
+
+
 def test_what_plans_say(raw):
-    from privkt_post.method import POST
-
-    from privkt.contracts import PublicFacts
-    from privkt.privacy import Budget
-
-    def plan(**changes):
-        config = POSTConfig.model_validate(json.loads(json.dumps(raw(**changes)["post"])))
-        return POST(config).plan(PublicFacts("a", 48, tuple(LABELS)), Budget(8.0, 1e-3))
-
-    assert any("in clear" in line for line in plan().not_covered)
-    asked = plan(inference={"mechanism": "exponential", "tokens": 6, "epsilon": 3.0, "queries": 10}).not_covered
+    assert any("in clear" in line for line in plan(raw).not_covered)
+    asked = plan(raw, inference={"mechanism": "exponential", "tokens": 6, "epsilon": 3.0, "queries": 10}).not_covered
     assert any("each costs at most epsilon = 18" in line and "180" in line for line in asked)
-    assert any("promises nothing" in line for line in plan(tuning={"private": False}).not_covered)
-    assert plan(tuning={"private": False}).trainings == ()
-    assert any("mostly noise" in line for line in plan(tuning={"batch_size": 4}).warnings)
-    assert any("steps are few" in line for line in plan(tuning={"epochs": 1}).warnings)
-    with_votes = plan(transfer={"public": raw()["post"]["transfer"]["public"] * 2, "choose": "statistic"})
+    assert any("promises nothing" in line for line in plan(raw, tuning={"private": False}).not_covered)
+    assert plan(raw, tuning={"private": False}).trainings == ()
+    assert any("mostly noise" in line for line in plan(raw, tuning={"batch_size": 4}).warnings)
+    assert any("steps are few" in line for line in plan(raw, tuning={"epochs": 1}).warnings)
+    with_votes = plan(raw, transfer={"public": raw()["post"]["transfer"]["public"] * 2, "choose": "statistic"})
     assert with_votes.statistics[0].guarantee.epsilon == 0.5
     assert with_votes.trainings[0].guarantee.epsilon <= 7.5
+
+
+def test_a_plan_prints_its_counts_and_loads_no_model_library(raw, tmp_path):
+    from privkt.cli.running import plan_lines
+
+    made = plan(raw, transfer={"alpha": "heuristic"})
+    lines = list(plan_lines(made))
+    assert any("post: noisy counts" in line and "epsilon = 0.5, delta = 0" in line for line in lines)
+    assert any("two counts of correct answers, each at epsilon = 0.25" in line for line in lines)
+    code = "import sys, privkt_post.method; print('torch' in sys.modules, 'peft' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, timeout=120)
+    assert done.stdout.split() == ["False", "False"], done.stderr
