@@ -12,7 +12,7 @@ from privkt.plugins import get_manager
 from privkt.privacy import RefusedInput
 from privkt.runtime.preflight import source_of
 from privkt_post.config import DataConfig
-from privkt_post.inputs import Row, collate, portions
+from privkt_post.inputs import Row, collate, portions_of_one_shape
 from privkt_post.networks import Net
 from privkt_post.verbalizers import Verbalizer, class_probabilities
 
@@ -42,26 +42,29 @@ def informativeness(net: Net, rows: Sequence[Row], verbalizer: Verbalizer, promp
 
 
 @torch.no_grad()
-def features(net: Net, rows: Sequence[Row]) -> Tensor:
-    """Mean last hidden state of each text behind no prompt, of norm 1; [n, d] on the processor."""
+def features(net: Net, rows: Sequence[Row], width: int) -> Tensor:
+    """Mean last hidden state of each text behind no prompt, of norm 1; [n, d] on the processor.
+
+    Guarantee: computed at one public shape, so that no text changes how another's features round.
+    """
     found = []
-    for part in portions(net, rows):
-        batch = collate(net, [rows[i] for i in part])
+    for part in portions_of_one_shape(net, rows, width):
+        batch = collate(net, part, width)
         hidden = net.hidden(net.embed(batch.ids), batch.mask).float()
         mask = batch.mask.unsqueeze(-1)
         found.append(((hidden * mask).sum(1) / mask.sum(1)).cpu())
-    return torch.nn.functional.normalize(torch.cat(found), dim=-1)
+    return torch.nn.functional.normalize(torch.cat(found)[: len(rows)], dim=-1)
 
 
-def votes(net: Net, rows: Sequence[Row], candidates: Sequence[Sequence[Row]]) -> list[int]:
+def votes(net: Net, rows: Sequence[Row], candidates: Sequence[Sequence[Row]], width: int) -> list[int]:
     """How many texts lie nearest to each candidate's mean, each text voting once; before any noise.
 
     The candidates' common mean is taken off first: hidden states of one model all point the same way.
     """
-    means = torch.stack([features(net, one).mean(0) for one in candidates])
+    means = torch.stack([features(net, one, width).mean(0) for one in candidates])
     middle = means.mean(0)
     directions = torch.nn.functional.normalize(means - middle, dim=-1)
-    nearest = ((features(net, rows) - middle) @ directions.T).argmax(-1)
+    nearest = ((features(net, rows, width) - middle) @ directions.T).argmax(-1)
     return torch.bincount(nearest, minlength=len(candidates)).tolist()
 
 

@@ -11,7 +11,8 @@ from privkt_post import counting, planning
 from privkt_post.answering import Reader, make_reader
 from privkt_post.candidates import load_public, sampled, votes
 from privkt_post.config import POSTConfig
-from privkt_post.networks import Net, open_net, open_role
+from privkt_post.inputs import read_at_one_shape
+from privkt_post.networks import Net, open_net
 from privkt_post.prompts import initial_rows, rows_of
 from privkt_post.store import StudentStore
 from privkt_post.tasks import Task, make_task
@@ -95,16 +96,22 @@ def privacy_of(site: ClientSite, config: POSTConfig) -> Privacy:
 
 
 def count(site: ClientSite, config: POSTConfig, student: Mapping[str, Any], prompt: SoftPrompt) -> Release[Texts]:
-    """The noisy counts that the transfer is told: correct answers of both models, votes for public sets."""
+    """The noisy counts that the transfer is told: correct answers of both models, votes for public sets.
+
+    In float32 and at one shape, so that one record moves a count by what it adds to it, and by no rounding of others.
+    """
     task = make_task(config.task, site.data.labels)
     rows = site.data.load()
-    small = reader_of(open_student(site, config, student), task, config)
+    local = site.models.get("local_target")
+    options = {**({} if local is None else local.options), "dtype": "float32"}
+    folder = StudentStore(config.distillation.store).take(str(student["name"]), str(student["sha256"]))
+    small = reader_of(open_net(folder, options), task, config)
     shares = counting.shares_of(config, site.budget.neighbouring)
     pair = None
     if shares.each:
-        large = reader_of(open_role(site.model("local_target")), task, config)
+        large = reader_of(open_net(site.model("local_target").weights_folder(), options), task, config)
         tuned = small.behind(rows_of(prompt, small.net.width))
-        pair = _correct(large, rows), _correct(tuned, rows)
+        pair = correct(large, rows), correct(tuned, rows)
     found: list[int] = []
     if shares.vote:
         sets = []
@@ -112,11 +119,14 @@ def count(site: ClientSite, config: POSTConfig, student: Mapping[str, Any], prom
             public = load_public(data)
             chosen = sampled(public, config.transfer.samples, 0)
             sets.append(small.layout.rows([public.text[i] for i in chosen]))
-        found = votes(small.net, small.layout.rows(rows.text), sets)
+        found = votes(small.net, small.layout.rows(rows.text), sets, small.layout.width + 1)
     return counting.release(site, config, pair, found)
 
 
-def _correct(reader: Reader, rows: Rows) -> int:
+def correct(reader: Reader, rows: Rows) -> int:
+    """How many rows get their own label, before any noise; each is judged as if it were alone."""
     assert reader.verbalizer is not None
-    found = reader.class_scores(rows.text).argmax(-1).tolist()
-    return sum(reader.verbalizer.labels[i] == label for i, label in zip(found, rows.label or (), strict=True))
+    labels, width = reader.verbalizer.labels, reader.layout.width + 1
+    found = read_at_one_shape(reader.net, reader.layout.rows(rows.text), width, reader.prompt)
+    judged = (labels[int(reader.verbalizer.scores(scores).argmax())] for scores in found)
+    return sum(one == label for one, label in zip(judged, rows.label or (), strict=True))

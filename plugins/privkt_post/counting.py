@@ -11,7 +11,7 @@ from privkt.privacy import Budget, Guarantee, Kind, Neighbouring, Provenance, Re
 from privkt_post.config import POSTConfig
 
 PURPOSE = "post: noisy counts"
-PROOF = "docs/proofs/geometric.md"
+PROOF = "docs/proofs/post_counts.md"
 ZERO_SHOT, TUNED, VOTES, VALUE = "zero-shot correct", "tuned correct", "votes for set", "value"
 _BOTH_CHANGE = (Neighbouring.REPLACE_ONE, Neighbouring.LOCAL)
 

@@ -155,9 +155,33 @@ def portions(net: Net, rows: Sequence[Row], prompt_tokens: int = 0) -> Iterator[
         start = end
 
 
+def portions_of_one_shape(net: Net, rows: Sequence[Row], width: int, prompt_tokens: int = 0) -> Iterator[list[Row]]:
+    """Rows in portions of one public size, the last filled up: every batch is [n, width], whatever the rows hold."""
+    limit = _TOKENS_AT_ONCE.get(net.device.type, _TOKENS_ELSEWHERE)
+    size = max(1, limit // (width + prompt_tokens))
+    filler = Row((net.pad,), (0,))
+    for start in range(0, len(rows), size):
+        part = list(rows[start : start + size])
+        yield part + [filler] * (size - len(part))
+
+
 @torch.no_grad()
 def read(net: Net, rows: Sequence[Row], prompt: Tensor | None = None) -> Iterator[tuple[list[int], Tensor]]:
     """(indices, scores [p, V] of their places) portion by portion, without gradient."""
     tokens = 0 if prompt is None else int(prompt.shape[-2])
     for part in portions(net, rows, tokens):
         yield part, scores_at(net, collate(net, [rows[i] for i in part]), prompt)
+
+
+@torch.no_grad()
+def read_at_one_shape(net: Net, rows: Sequence[Row], width: int, prompt: Tensor | None = None) -> Iterator[Tensor]:
+    """Scores [1, V] of each row's one place, computed at one public shape.
+
+    Guarantee: what another row holds, or how long it is, does not change the shapes that a row is computed in, and so
+        not how its scores round. For statistics of private rows, whose sensitivity counts one row at a time.
+    """
+    left = len(rows)
+    for part in portions_of_one_shape(net, rows, width, 0 if prompt is None else int(prompt.shape[-2])):
+        scores = scores_at(net, collate(net, part, width), prompt)
+        yield from (row.unsqueeze(0) for row in scores[: min(left, len(part))])
+        left -= len(part)

@@ -106,8 +106,10 @@ class POST(TransferMethod):
         student = site.state.load_json(_STUDENT)
         answers: dict[ClientId, SoftPrompt] = {}
         reports: dict[ClientId, Any] = {}
+        movers: dict[Any, Mover] = {}  # clients of one task share the loaded models
         for client in sorted(received):
-            mover = Mover(site, self.config, make_task(self.config.task, site.clients[client].labels), student)
+            task = make_task(self.config.task, site.clients[client].labels)
+            mover = movers[task] = movers.get(task) or Mover(site, self.config, task, student)
             moved, reports[client] = mover.move(
                 site.state.load(_kept(client)),
                 counting.counts_in(received[client]),

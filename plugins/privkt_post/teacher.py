@@ -24,8 +24,8 @@ class TeacherCache:
     """Arrays over all places of a corpus: ids, log-probabilities, the rest's, and last hidden states.
 
     Guarantee: computed once for the same model, corpus, k and temperature, whoever asks; a crash loses at most one
-        portion. Log-probabilities are kept in float32, so that the kept target is the model's own; states in float16,
-        of which only the direction counts.
+        portion. Log-probabilities are kept in float32, so that the kept target is the model's own; states as
+        directions in float16.
     """
 
     def __init__(self, folder: Path, corpus: Corpus, width: int, k: int) -> None:
@@ -55,7 +55,8 @@ class TeacherCache:
                         top, logs, rest = kept_top(net.scores(states), self._ids.shape[-1], temperature)
                         self._ids[row], self._logs[row] = top.cpu().numpy(), logs.cpu().numpy()
                         self._rest[row] = rest.cpu().numpy()
-                        self._states[row] = states.float().cpu().numpy()
+                        # Of norm 1: float16 has no room for the outliers that some families have.
+                        self._states[row] = torch.nn.functional.normalize(states.float(), dim=-1).cpu().numpy()
                 done = part[-1] + 1
                 for array in (self._ids, self._logs, self._rest, self._states):
                     array.flush()

@@ -29,9 +29,9 @@ def test_every_text_votes_once_for_the_set_that_is_most_like_it(llama):
     reader = reader_of(llama)
     cold = reader.layout.rows([f"the meal was {word} {word}" for word in MOODS["negative"]])
     warm = reader.layout.rows([f"they said {word} staff" for word in MOODS["positive"]])
-    assert votes(reader.net, cold[:3], [cold[3:], warm]) == [3, 0]
-    assert votes(reader.net, warm, [cold, warm[:2]]) == [0, 6]
-    norms = features(reader.net, cold).norm(dim=1)
+    assert votes(reader.net, cold[:3], [cold[3:], warm], 17) == [3, 0]
+    assert votes(reader.net, warm, [cold, warm[:2]], 17) == [0, 6]
+    norms = features(reader.net, cold, 17).norm(dim=1)
     torch.testing.assert_close(norms, torch.ones(6))
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from privkt_post.inputs import Layout, Row, collate, read, scores_at
+from privkt_post.inputs import Layout, Row, collate, read, read_at_one_shape, scores_at
 from privkt_post.networks import is_masked, open_net
 from privkt_post.prompts import initial_rows
 
@@ -103,3 +103,24 @@ def test_a_masked_model_writes_no_answers(models):
 def test_a_model_without_a_head_is_refused(tiny_bert):
     with pytest.raises(RefusedInput, match="causal or masked language model, got BertModel"):
         is_masked(tiny_bert)
+
+
+def test_a_row_is_read_at_one_shape_whatever_the_others_are(models, monkeypatch):
+    """Bit for bit: with an emptied neighbour, a longer one, and in the last portion, which is filled up."""
+    from privkt_post import inputs
+
+    net = open_net(models["llama"], {"dtype": "float32", "device": "cpu"})
+    layout = Layout(net, CUE, 16)
+    monkeypatch.setitem(inputs._TOKENS_AT_ONCE, "cpu", 17 * 4)
+    shapes = []
+    real = type(net).hidden
+    monkeypatch.setattr(type(net), "hidden", lambda self, e, m: (shapes.append(tuple(e.shape)), real(self, e, m))[1])
+    texts = ["the meal", "", "they said", "the room was warm", "a visit"]
+    first = torch.cat(list(read_at_one_shape(net, layout.rows(texts), 17)))
+    other = torch.cat(list(read_at_one_shape(net, layout.rows([texts[0], LONG, *texts[2:]]), 17)))
+    assert shapes == [(4, 17, net.width)] * 4
+    assert first.shape == (5, len(net.tokenizer))
+    for i in (0, 2, 3, 4):
+        assert torch.equal(first[i], other[i])
+    assert not torch.equal(first[1], other[1])
+    torch.testing.assert_close(first, torch.cat([s for _, s in read(net, layout.rows(texts))]), rtol=1e-4, atol=1e-4)
