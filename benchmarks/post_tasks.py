@@ -188,6 +188,25 @@ def show(values: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:
     return "\n".join(lines)
 
 
+def show_costs(runs: Mapping[str, Mapping[str, Sequence[Mapping[str, Any]]]]) -> str:
+    """Seconds of each phase as Markdown, means over seeds, beside those of tuning on the large model itself."""
+    lines = [
+        "| task | epsilon | distillation, once | tuning on the small model | transfer | tuning on the large model |",
+        "| --- |" + " --- |" * 5,
+    ]
+    for task, by_epsilon in runs.items():
+        for epsilon, seeds in by_epsilon.items():
+            phases = [
+                [run["student"]["seconds"] for run in seeds],
+                [run["phases"]["tuning the small model's prompt"] for run in seeds],
+                [run["transfer"]["seconds"] for run in seeds],
+                [run["phases"]["tuning a prompt on the large model"] for run in seeds],
+            ]
+            cells = [f"{sum(found) / len(found):.0f}" for found in phases]
+            lines.append(f"| {task} | {epsilon} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
 def machine() -> dict[str, Any]:
     """Processor, cores, versions and the most memory this process held; no name and no path of the machine."""
     import torch
@@ -240,6 +259,7 @@ def main() -> None:
     place = options.runs / "tiny.json" if options.tiny else HERE / "results" / f"post_tasks-{options.machine}.json"
     (options.out or place).write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     print(show(result["table"]))
+    print(show_costs(runs))
 
 
 if __name__ == "__main__":

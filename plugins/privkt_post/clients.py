@@ -54,6 +54,8 @@ def lesson_of(reader: Reader, task: Task, config: POSTConfig, rows: Rows) -> Les
 
 def tune_prompt(site: ClientSite, config: POSTConfig, student: Mapping[str, Any]) -> Release[SoftPrompt]:
     """The client's prompt for the small model, with its guarantee."""
+    for data in config.transfer.public if config.votes else ():
+        load_public(data)  # votes need every set, and nothing is spent yet
     task = make_task(config.task, site.data.labels)
     net = open_student(site, config, student)
     reader = reader_of(net, task, config)

@@ -10,6 +10,7 @@ from privkt.privacy import (
     Guarantee,
     Kind,
     RefusedInput,
+    Unit,
     calibrate_noise,
     epsilon,
     event_to_json,
@@ -45,8 +46,13 @@ def tuning_budget(config: POSTConfig, budget: Budget) -> Budget:
 def training_plan(config: POSTConfig, facts: PublicFacts, budget: Budget) -> TrainingPlan:
     """The one private training, the prompt's.
 
-    Raises: RefusedInput, for a batch larger than the declared data; InvalidBudget, for an impossible delta.
+    Raises: RefusedInput, for a batch larger than the declared data, or another unit than records; InvalidBudget, for an
+        impossible delta.
     """
+    if budget.unit is not Unit.RECORD:
+        raise RefusedInput(
+            f"budget.unit must be record for post, which counts every row by itself, got {budget.unit}; use record"
+        )
     tuning, budget = config.tuning, tuning_budget(config, budget)
     if tuning.batch_size > facts.size:
         raise RefusedInput(

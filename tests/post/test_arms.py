@@ -180,10 +180,10 @@ def test_a_run_that_was_cut_neither_tunes_nor_pays_again(raw, run, tmp_path, mon
     assert outcome.scores
 
 
-def plan(raw, **changes):
+def plan(raw, unit="record", **changes):
     """The plan of a client with 48 rows."""
     config = POSTConfig.model_validate(json.loads(json.dumps(raw(**changes)["post"])))
-    return POST(config).plan(PublicFacts("a", 48, tuple(LABELS)), Budget(8.0, 1e-3))
+    return POST(config).plan(PublicFacts("a", 48, tuple(LABELS)), Budget(8.0, 1e-3, unit=unit))
 
 
 def test_what_plans_say(raw):
@@ -192,6 +192,8 @@ def test_what_plans_say(raw):
     assert any("each costs at most epsilon = 18" in line and "180" in line for line in asked)
     assert any("promises nothing" in line for line in plan(raw, tuning={"private": False}).not_covered)
     assert plan(raw, tuning={"private": False}).trainings == ()
+    with pytest.raises(RefusedInput, match=r"budget\.unit must be record"):
+        plan(raw, unit="user")
     assert any("mostly noise" in line for line in plan(raw, tuning={"batch_size": 4}).warnings)
     assert any("steps are few" in line for line in plan(raw, tuning={"epochs": 1}).warnings)
     with_votes = plan(raw, transfer={"public": raw()["post"]["transfer"]["public"] * 2, "choose": "statistic"})

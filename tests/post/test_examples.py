@@ -76,3 +76,12 @@ def test_the_table_has_arms_as_columns(benchmark):
     lines = benchmark.show(values).splitlines()
     assert lines[0] == "| task | epsilon | POST | cPT |"
     assert lines[2] == "| sst2 | 8 | 0.700 ± 0.141 (2) | 0.500 ± 0.000 (2) |"
+
+
+def test_costs_stand_beside_those_of_the_large_model(benchmark):
+    run = {
+        "student": {"seconds": 10.0},
+        "phases": {"tuning the small model's prompt": 20.0, "tuning a prompt on the large model": 400.0},
+        "transfer": {"seconds": 30.0},
+    }
+    assert benchmark.show_costs({"sst2": {"8": [run, run]}}).splitlines()[-1] == "| sst2 | 8 | 10 | 20 | 30 | 400 |"

@@ -82,6 +82,25 @@ def test_settings_of_each_layer_are_taken_along(tmp_path):
         torch.testing.assert_close(net.scores(hidden), net.network(input_ids=IDS).logits)
 
 
+@pytest.mark.parametrize("name", ["Gemma", "Gemma2", "Qwen2", "Qwen3", "Cohere"])
+def test_further_families_scale_embeddings_and_scores_in_their_own_ways(name, tmp_path):
+    import transformers
+    from post_models import make_tokenizer
+
+    tokenizer = make_tokenizer()
+    config = getattr(transformers, f"{name}Config")(
+        vocab_size=len(tokenizer), hidden_size=16, intermediate_size=32, num_hidden_layers=3, num_attention_heads=2,
+        num_key_value_heads=1, head_dim=8, pad_token_id=0, bos_token_id=2, eos_token_id=3,
+    )  # fmt: skip
+    getattr(transformers, f"{name}ForCausalLM")(config).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    net = open_net(tmp_path, {"dtype": "float32", "device": "cpu"})
+    with torch.no_grad():
+        wanted = net.network(input_ids=IDS).logits
+        torch.testing.assert_close(net.scores(net.hidden(net.embed(IDS), torch.ones_like(IDS))), wanted)
+        torch.testing.assert_close(shrunk(net, range(3), untie=True)(input_ids=IDS).logits, wanted)
+
+
 def test_scores_are_the_models_own(net):
     with torch.no_grad():
         hidden = net.hidden(net.embed(IDS), torch.ones_like(IDS))
