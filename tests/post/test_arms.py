@@ -41,7 +41,9 @@ def labelled_public(files, name, mood=None):
     return {"source": "json", "path": path, "text": "text", **labels}
 
 
-@pytest.mark.parametrize("family", ["gpt2", "bert", "roberta"])
+@pytest.mark.parametrize(
+    "family", ["bert", pytest.param("gpt2", marks=pytest.mark.slow), pytest.param("roberta", marks=pytest.mark.slow)]
+)
 def test_a_run_of_every_family(raw, run, models, family):
     outcome, moved, path = run(raw(model=models[family]))
     assert len(outcome.scores) == 5
@@ -86,16 +88,12 @@ def test_variants_and_alphas(raw, run, files):
     for name, changes in {
         "output": {"variant": "output"},
         "zero": {"alpha": 0.0},
-        "shift": {"variant": "shift"},
-        "one": {"alpha": 1},
         "public": {"alpha": "public", "public": [labelled_public(files, "labelled")]},
     }.items():
         settings = raw(transfer=changes, baselines=[], tuning={"private": False})
         found[name] = run(settings, name)
     assert found["output"][1]["alpha"] == found["zero"][1]["alpha"] == 0.0
-    assert found["shift"][1]["alpha"] == found["one"][1]["alpha"] == 1.0
     assert torch.equal(*(rows_of(found[name][0].model) for name in ("output", "zero")))
-    assert not torch.equal(*(rows_of(found[name][0].model) for name in ("output", "shift")))
     assert 0 <= found["public"][1]["alpha"] <= 1
 
 
@@ -123,8 +121,7 @@ def test_a_public_set_is_chosen_among_several(raw, run, files, how):
 @pytest.mark.parametrize(
     ("changes", "kind", "measured"),
     [
-        ({"width": 48}, "full", False),
-        ({"words": [*reversed(WORDS)]}, "shared", True),
+        pytest.param({"words": [*reversed(WORDS)]}, "shared", True, marks=pytest.mark.slow),
         ({"words": [*reversed(WORDS)], "match": "words", "initial": "mapped"}, "words", True),
         ({"width": 48, "initial": "mapped"}, "full", False),
     ],

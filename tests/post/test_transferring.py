@@ -4,18 +4,20 @@ from itertools import pairwise
 
 import pytest
 import torch
-from post_models import public_texts
+from post_models import public_texts, sentences
 from privkt_post import loops
 from privkt_post.answering import make_reader
-from privkt_post.config import TransferConfig
+from privkt_post.config import TransferConfig, TuningConfig
 from privkt_post.families import shrunk
 from privkt_post.inputs import collate, scores_at
 from privkt_post.losses import transfer_losses
 from privkt_post.matching import match
 from privkt_post.networks import Net, open_net
-from privkt_post.prompts import initial_rows
+from privkt_post.prompts import initial_rows, rows_of
 from privkt_post.tasks import Task
 from privkt_post.transferring import Pair, TeacherTerms, text_losses, transfer
+from privkt_post.tuning import Lesson, tune_plainly
+from privkt_post.verbalizers import class_probabilities
 
 from privkt.contracts import NoProgress
 
@@ -206,3 +208,31 @@ def test_written_answers_count_at_every_place(models, tmp_path):
         c = scores_at(large, collate(large, [rows[1][i]]), initial_rows(large, "it was", 4))
         alone.append(transfer_losses(a, b, c, d, alpha=0.0, temperature=2.0).sum())
     torch.testing.assert_close(found, torch.stack(alone))
+
+
+def test_the_large_model_answers_like_the_small_one_behind_its_prompt(models, tmp_path):
+    """The small model's prompt tells moods apart, and so does the moved one, on texts that neither has seen."""
+    large = open_net(models["llama"], {"dtype": "float32", "device": "cpu"})
+    body = shrunk(large, (0, 5), untie=True).requires_grad_(False)
+    small = Net(body, large.tokenizer, large.folder, large.device, large.masked)
+    readers = [make_reader(net, TASK, 16, prompt_tokens=4) for net in (small, large)]
+    train, test, public = sentences(48, seed=1), sentences(40, seed=2), sentences(64, seed=9)
+    classes = tuple(TASK.labels.index(row["mood"]) for row in train)
+    lesson = Lesson(tuple(readers[0].layout.rows([row["text"] for row in train])), classes)
+    tuned_rows = tune_plainly(
+        small, lesson, readers[0].verbalizer, initial_rows(small, "say what it was", 4),
+        TuningConfig(batch_size=24, epochs=25, learning_rate=0.05), name="s", seed=0, folder=None, progress=QUIET,
+    )  # fmt: skip
+    prompt = rows_of(tuned_rows)
+    texts = [row["text"] for row in public]
+    pair = Pair(small, large, *(tuple(r.layout.rows(texts)) for r in readers), match(small, large, "full", TASK))
+    rows, _ = moved(pair, prompt, tmp_path, 0.0, steps=200, batch_size=12, learning_rate=0.03)
+    wanted = torch.tensor([TASK.labels.index(row["mood"]) for row in test])
+
+    def accuracy(reader, behind):
+        held = reader.layout.rows([row["text"] for row in test])
+        found = class_probabilities(reader.net, held, reader.verbalizer, behind).argmax(1)
+        return float((found == wanted).float().mean())
+
+    assert accuracy(readers[0], prompt) > 0.9
+    assert accuracy(readers[1], rows) > 0.8 > accuracy(readers[1], prompt)

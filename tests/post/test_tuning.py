@@ -27,7 +27,7 @@ TASK = Task(tuple(LABELS), " it was", (("bad", "poor"), ("good", "great")))
 ROWS = sentences(48, seed=1)
 
 
-@pytest.fixture(scope="module", params=["llama", "gpt2", "bert", "roberta"])
+@pytest.fixture(scope="module", params=["llama", "bert"])
 def reader(request, models):
     net = open_net(models[request.param], {"dtype": "float32", "device": "cpu"})
     return make_reader(net, TASK, 16, prompt_tokens=4)
