@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from privkt.contracts import ClientSite, Texts
 from privkt.plugins import get_manager
@@ -42,9 +42,34 @@ def shares_of(config: POSTConfig, neighbouring: Neighbouring) -> Shares:
 
 
 def guarantee_of(config: POSTConfig, budget: Budget) -> Guarantee:
-    """What the counts promise together: the sum."""
-    total = shares_of(config, budget.neighbouring).total
-    return Guarantee(Kind.PURE, total, unit=budget.unit, neighbouring=budget.neighbouring, proof=PROOF)
+    """What the counts promise together: the sum. A record that is replaced moves its vote from one set to another."""
+    shares = shares_of(config, budget.neighbouring)
+    return Guarantee(
+        Kind.PURE,
+        shares.total,
+        unit=budget.unit,
+        neighbouring=budget.neighbouring,
+        proof=PROOF,
+        replace_one_epsilon=2 * shares.each + 2 * shares.vote,
+    )
+
+
+def together(prompt: Guarantee, counts: Guarantee | None) -> Guarantee:
+    """What is promised of anything made from a prompt and from counts beside it: the sums, each chosen adaptively.
+
+    Edge cases: without counts the prompt's own; a prompt that promises nothing makes it nothing.
+    """
+    if counts is None or not prompt.is_private:
+        return prompt
+    replaced = (prompt.replace_one_epsilon, counts.replace_one_epsilon)
+    return replace(
+        prompt,
+        kind=Kind.APPROXIMATE,
+        epsilon=prompt.epsilon + counts.epsilon,
+        delta=prompt.delta + counts.delta,
+        replace_one_epsilon=None if None in replaced else sum(r for r in replaced if r is not None),
+        proof=f"{prompt.proof}, {counts.proof}",
+    )
 
 
 def release(site: ClientSite, config: POSTConfig, pair: tuple[int, int] | None, votes: Sequence[int]) -> Release[Texts]:

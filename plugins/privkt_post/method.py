@@ -127,9 +127,9 @@ class POST(TransferMethod):
         from privkt_post.results import Arms
 
         arms = self._possible_arms(site)
-        return Arms(site, self.config, site.state.load_json(_STUDENT), site.state.load_release(_PROMPT), moved).judge(
-            arms
-        )
+        counts = site.state.load_release(_COUNTS).guarantee if self.config.counts else None
+        student, prompt = site.state.load_json(_STUDENT), site.state.load_release(_PROMPT)
+        return Arms(site, self.config, student, prompt, counts, moved).judge(arms)
 
     def plan(self, facts: PublicFacts, budget: Budget) -> Plan:
         """The prompt's training, the counts, what crosses."""

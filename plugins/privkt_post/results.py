@@ -14,12 +14,14 @@ from torch import Tensor
 
 from privkt.contracts import Backend, ClientSite, NoProgress, Outcome, Privacy, Progress, Rows, SoftPrompt
 from privkt.privacy import Guarantee, RefusedInput, Release
+from privkt.privacy.guarantee import rounded_up
 from privkt.synthesis.arms import ArmResults
 from privkt_post import membership
 from privkt_post.answering import Reader, make_reader, shifted, shifted_class_scores, written
 from privkt_post.arms import Arm
 from privkt_post.clients import lesson_of, open_student, privacy_of, reader_of
 from privkt_post.config import POSTConfig
+from privkt_post.counting import together
 from privkt_post.inputs import Row
 from privkt_post.matching import same_vocabulary
 from privkt_post.networks import open_net, open_role
@@ -30,7 +32,9 @@ from privkt_post.tasks import Task, make_task
 from privkt_post.tuning import Lesson, tune_plainly, tune_privately
 from privkt_post.verbalizers import class_probabilities
 
-STATEMENT = "the final prompt was made from the released one and public texts alone, and has its guarantee: {guarantee}"
+STATEMENT = (
+    "what is handed over was made from what was released and public texts alone, and has its guarantee: {guarantee}"
+)
 
 
 class Arms:
@@ -42,16 +46,18 @@ class Arms:
         config: POSTConfig,
         student: Mapping[str, Any],
         release: Release[SoftPrompt],
+        counts: Guarantee | None,
         moved: SoftPrompt | None,
     ) -> None:
         self.site, self.config, self.student, self.release, self.moved = site, config, student, release, moved
+        # What the transfer was told: the prompt, and counts beside it.
+        self.guarantee = together(release.guarantee, counts)
         self.task = make_task(config.task, site.data.labels)
         self.held = site.evaluation() if site.evaluation else None
         if self.held is not None and config.task.answer is None and set(self.held.label or ()) - set(self.task.labels):
             raise RefusedInput(
                 "evaluation.data: every label must be among the client's declared ones, got another; correct the labels"
             )
-        self.skipped: dict[str, str] = {}
 
     @cached_property
     def small(self) -> Reader:
@@ -78,7 +84,7 @@ class Arms:
         if self.config.membership.models and "membership" not in done:
             done.put("membership", self._membership())
         scored = [arm for arm in arms if "scores" in done[arm.value]]
-        guarantee = self.release.guarantee
+        guarantee = self.guarantee
         notes: dict[str, Any] = {
             "statement": STATEMENT.format(guarantee=guarantee),
             "epsilon": guarantee.epsilon if guarantee.is_private else "inf",
@@ -102,11 +108,15 @@ class Arms:
         """The prompt that is handed over, with a privacy card of its own."""
         if self.moved is None:
             return self.release.payload
-        return with_card(self.moved, transferred_card(self.release.guarantee))
+        return with_card(self.moved, transferred_card(self.guarantee))
 
     def _protection(self, arm: Arm) -> str:
-        open_prompt = arm.protection == "release" and not self.release.guarantee.is_private
-        return "none" if open_prompt else arm.protection
+        if arm.protection != "release":
+            return arm.protection
+        if not self.release.guarantee.is_private:
+            return "none"
+        seen = self.guarantee if arm in (Arm.POST, Arm.QUERIES) else self.release.guarantee
+        return f"ε = {rounded_up(seen.epsilon)}"
 
     def _seconds(self, done: ArmResults, scored: Sequence[Arm]) -> dict[str, float]:
         found = {"tuning the small model's prompt": self.site.state.load_json("seconds")["tune"]}
@@ -243,8 +253,8 @@ def transferred_card(guarantee: Guarantee) -> str:
     """The README of a transferred prompt: the guarantee it inherits."""
     return (
         f"# A soft prompt for the large model\n\n{guarantee}\n\n"
-        "That is the guarantee of the small model's prompt, which was tuned on private records. This one was made\n"
-        "from it and public texts alone, so that the same holds for it (post-processing).\n"
+        "That is the guarantee of what was released of private records: the small model's prompt, and noisy counts\n"
+        "beside it if there were any. This prompt was made from that and public texts alone (post-processing).\n"
     )
 
 

@@ -6,7 +6,7 @@ from privkt_post import counting
 from privkt_post.config import POSTConfig
 
 from privkt.contracts import ClientSite, PrivateData, Rows, Texts
-from privkt.privacy import Budget, Ledger, Neighbouring
+from privkt.privacy import Budget, Guarantee, Ledger, Neighbouring
 from privkt.testing.sites import MemoryState
 
 PUBLIC = {"source": "json", "path": "x"}
@@ -86,3 +86,16 @@ def test_the_noise_is_the_one_that_was_paid_for(site):
 def test_no_counts_in_an_empty_table():
     assert counting.counts_in(Texts(())) == {}
     assert counting.counts_in(None) == {}
+
+
+def test_what_is_made_from_prompt_and_counts_costs_both():
+    prompt = Guarantee(
+        "approximate", 6.0, 1e-5, replace_one_epsilon=9.0, conditional_on=("N = 20 is public",), proof="a"
+    )
+    counts = counting.guarantee_of(config(sets=3, choose="statistic"), Budget(8.0, 1e-5))
+    assert (counts.epsilon, counts.replace_one_epsilon) == (1.0, 1.5)
+    both = counting.together(prompt, counts)
+    assert (both.epsilon, both.delta, both.replace_one_epsilon) == (7.0, 1e-5, 10.5)
+    assert both.conditional_on == prompt.conditional_on
+    assert counting.together(prompt, None) == prompt
+    assert not counting.together(Guarantee.none("plain"), counts).is_private

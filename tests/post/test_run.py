@@ -8,6 +8,7 @@ import pytest
 from privkt.config import parse_config
 from privkt.plugins import get_manager
 from privkt.privacy import Ledger, RefusedInput, epsilon, event_from_json
+from privkt.privacy.guarantee import rounded_up
 from privkt.runtime.local import LocalRuntime
 from privkt.runtime.prediction import predict_texts
 
@@ -68,6 +69,15 @@ def test_the_counts_of_the_heuristic_are_charged_beside_the_prompt(raw, tmp_path
     assert planned.statistics[0].guarantee.epsilon == 2.0
     assert planned.trainings[0].guarantee.epsilon <= 6.0
     assert len(charges()) == 2
+    outcome = result.outcomes["a"][0]
+    made = f"epsilon = {rounded_up(planned.trainings[0].guarantee.epsilon + 2)}"
+    assert made == "epsilon = 8"
+    # The transfer was told both: what it made has both prices.
+    assert made in outcome.notes["statement"]
+    assert made in outcome.model.files["README.md"].decode()
+    protected = {arm: about["protection"] for arm, about in outcome.notes["arms"].items()}
+    assert protected["POST"] == "ε = 8"
+    assert protected["small model, its prompt (cPT)"] == "ε = 6"
     assert 7.9 <= result.totals["a"].spent.epsilon <= 8.0
     assert [(c.step, c.rows) for c in result.crossed] == [("tune", 1), ("weigh", 2)]
 
