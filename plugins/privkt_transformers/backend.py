@@ -152,6 +152,10 @@ class TransformersBackend(Backend):
             )
         return TransformersBackend(self.options, self.context, weights=weights)
 
+    def weights_folder(self) -> Path:
+        """The folder of the model, or of the trained Model that is in place; an adapter is not part of it."""
+        return self.place_of_weights.fetch()
+
     def release_memory(self) -> None:
         """Frees what only this backend uses; weights that another role shares stay."""
         from privkt_transformers.feature_memory import forget_features

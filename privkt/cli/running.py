@@ -66,6 +66,9 @@ def plan_lines(made: Plan) -> Iterator[str]:
             f"{rounded_up(p.epsilon_per_token)}"
         )
         yield from (f"  {escape(line)}" for line in p.facts)
+    for s in made.statistics:
+        yield f"{escape(s.purpose)}: [bold]{escape(str(s.guarantee))}[/bold]"
+        yield from (f"  {escape(line)}" for line in s.facts)
     seeds = "once for all seeds" if made.shared else "for each seed"
     if made.llm_requests:
         yield (

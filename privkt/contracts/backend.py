@@ -219,6 +219,16 @@ class Backend(ABC):
         """The same backend with these weights in place."""
         raise self._missing(Capability.ADAPTERS)
 
+    def weights_folder(self) -> Path:
+        """The model's whole weights in Hugging Face format on this machine, fetched if they must be.
+
+        For methods that work inside a model (soft prompts, layer selection): they load copies of their own from it.
+        """
+        raise CapabilityMissing(
+            f"backend {self.name!r} (role {self.context.role!r}): this method works on a model's own weights, and the "
+            "backend has none on this machine; use the backend transformers for this role"
+        )
+
     def release_memory(self) -> None:
         """Frees loaded weights; the next use loads them again."""
         return None

@@ -162,6 +162,24 @@ class PerturbationPlan:
 
 
 @dataclass(frozen=True)
+class StatisticPlan:
+    """A noisy statistic of the whole data set, fixed before data is read; `facts` are lines that say what is in it.
+
+    `event_json` is what `privkt.privacy.event_to_json` wrote.
+    """
+
+    purpose: str
+    mechanism: str
+    guarantee: Guarantee
+    event_json: Mapping[str, Any]
+    facts: tuple[str, ...] = ()
+
+    def event(self) -> DpEvent:
+        """What the ledger will be asked for."""
+        return event_from_json(self.event_json)
+
+
+@dataclass(frozen=True)
 class Plan:
     """What a run will do, from declared numbers alone; `privkt plan` prints it.
 
@@ -170,6 +188,7 @@ class Plan:
 
     trainings: tuple[TrainingPlan, ...] = ()
     perturbations: tuple[PerturbationPlan, ...] = ()
+    statistics: tuple[StatisticPlan, ...] = ()
     llm_requests: int = 0
     llm_prompt_tokens: int = 0
     llm_new_tokens: int = 0
@@ -180,9 +199,9 @@ class Plan:
     shared: bool = False
 
     @property
-    def spends(self) -> tuple[TrainingPlan | PerturbationPlan, ...]:
+    def spends(self) -> tuple[TrainingPlan | PerturbationPlan | StatisticPlan, ...]:
         """Everything that a ledger will be charged for."""
-        return (*self.trainings, *self.perturbations)
+        return (*self.trainings, *self.perturbations, *self.statistics)
 
 
 @dataclass(frozen=True)

@@ -31,3 +31,8 @@ def test_what_is_not_there_is_named_with_the_role(call, what):
     backend = Empty({}, BackendContext(role="llm"))
     with pytest.raises(CapabilityMissing, match=rf"^backend 'empty' \(role 'llm'\) cannot {what}: it declares chat; "):
         call(backend)
+
+
+def test_a_backend_without_weights_here_says_so():
+    with pytest.raises(CapabilityMissing, match=r"'empty' \(role 'llm'\): this method works on a model's own weights"):
+        Empty({}, BackendContext(role="llm")).weights_folder()

@@ -9,11 +9,12 @@ from privkt.contracts import (
     PublicFacts,
     ServerSite,
     Side,
+    StatisticPlan,
     TransferMethod,
     client_step,
     server_step,
 )
-from privkt.privacy import Budget
+from privkt.privacy import Budget, Guarantee, event_to_json, pure_event
 from privkt.testing import MemoryState
 
 
@@ -63,3 +64,9 @@ def test_a_missing_role_names_those_there_are(tmp_path):
     with pytest.raises(KeyError, match="model role 'llm' is not in the config"):
         site.model("llm")
     assert not hasattr(site, "data")
+
+
+def test_a_noisy_statistic_is_one_of_a_plans_spends():
+    statistic = StatisticPlan("counts", "geometric", Guarantee("pure", 0.5), event_to_json(pure_event(0.5)))
+    assert statistic.event() == pure_event(0.5)
+    assert Plan(statistics=(statistic,)).spends == (statistic,)

@@ -26,6 +26,7 @@ PACKAGES = (
     "privkt_openai",
     "privkt_fdkt",
     "privkt_fedcot",
+    "privkt_post",
 )
 FAILED = 1  # pytest's exit code for "tests ran and some failed"
 

@@ -39,6 +39,14 @@ def make(model, **options):
     return TransformersBackend({"model": str(model), **options}, BackendContext(role="slm"))
 
 
+def test_the_weights_of_a_model_lie_in_its_folder(tiny_llama, tmp_path):
+    from privkt.contracts import Model
+
+    backend = make(tiny_llama)
+    assert backend.weights_folder() == tiny_llama
+    assert backend.with_weights(Model(tmp_path)).weights_folder() == tmp_path
+
+
 def test_a_folder_without_a_model_is_refused(tmp_path):
     with pytest.raises(RefusedInput, match=r"has no config\.json"):
         make(tmp_path).check()

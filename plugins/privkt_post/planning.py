@@ -1,0 +1,161 @@
+"""What a run will spend, ask and send, from declared numbers alone."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from privkt.contracts import Plan, PublicFacts, StatisticPlan, TrainingPlan
+from privkt.privacy import (
+    Budget,
+    Guarantee,
+    Kind,
+    RefusedInput,
+    Unit,
+    calibrate_noise,
+    epsilon,
+    event_to_json,
+    noise_per_coordinate,
+    poisson_gaussian_event,
+    pure_event,
+    replace_one_epsilon,
+    sampler_share,
+)
+from privkt.privacy.guarantee import HALF_PRECISION, rounded_up
+from privkt_post import counting
+from privkt_post.config import POSTConfig
+
+PURPOSE = "post: tune the prompt"
+MOSTLY_NOISE = 0.05
+_BYTES_A_NUMBER = 4
+_ASSUMED_WIDTH = 1024
+
+
+def tuning_budget(config: POSTConfig, budget: Budget) -> Budget:
+    """What is left of the run's epsilon for the prompt, once the counts are paid.
+
+    Raises: RefusedInput, if nothing is left.
+    """
+    spent = counting.shares_of(config, budget.neighbouring).total
+    if spent >= budget.epsilon:
+        raise RefusedInput(
+            f"post.statistic.epsilon must be below the budget's {budget.epsilon:g}, got {spent:g}; lower it"
+        )
+    return replace(budget, epsilon=budget.epsilon - spent)
+
+
+def training_plan(config: POSTConfig, facts: PublicFacts, budget: Budget) -> TrainingPlan:
+    """The one private training, the prompt's.
+
+    Raises: RefusedInput, for a batch larger than the declared data, or another unit than records; InvalidBudget, for an
+        impossible delta.
+    """
+    if budget.unit is not Unit.RECORD:
+        raise RefusedInput(
+            f"budget.unit must be record for post, which counts every row by itself, got {budget.unit}; use record"
+        )
+    tuning, budget = config.tuning, tuning_budget(config, budget)
+    if tuning.batch_size > facts.size:
+        raise RefusedInput(
+            f"post.tuning.batch_size must be at most the declared size {facts.size}, got {tuning.batch_size}; lower it "
+            "or declare more data"
+        )
+    budget.validate_for(facts.size)
+    steps, rate = tuning.steps(facts.size), tuning.batch_size / facts.size
+    spendable = budget.delta - sampler_share(budget.delta)
+    noise = calibrate_noise(budget.epsilon, spendable, rate, steps, budget.neighbouring)
+    event = poisson_gaussian_event(noise, rate, steps)
+    guarantee = Guarantee(
+        Kind.APPROXIMATE,
+        epsilon(event, spendable, budget.neighbouring),
+        budget.delta,
+        unit=budget.unit,
+        neighbouring=budget.neighbouring,
+        conditional_on=(f"N = {facts.size} is public",),
+        proof="docs/proofs/dpsgd.md",
+        replace_one_epsilon=replace_one_epsilon(event, spendable),
+    )
+    return TrainingPlan(
+        purpose=PURPOSE,
+        noise_multiplier=noise,
+        sampling_rate=rate,
+        steps=steps,
+        delta=budget.delta,
+        guarantee=guarantee,
+        noise_per_coordinate=noise_per_coordinate(noise, rate, facts.size),
+    )
+
+
+def statistic_plan(config: POSTConfig, budget: Budget) -> StatisticPlan:
+    """The noisy counts."""
+    shares = counting.shares_of(config, budget.neighbouring)
+    facts = []
+    if shares.each:
+        facts.append(f"two counts of correct answers, each at epsilon = {rounded_up(shares.each)}")
+    if shares.vote:
+        facts.append(
+            f"votes for {len(config.transfer.public)} public sets, each count at epsilon = {rounded_up(shares.vote)}"
+        )
+    guarantee = counting.guarantee_of(config, budget)
+    return StatisticPlan(
+        counting.PURPOSE, "geometric", guarantee, event_to_json(pure_event(guarantee.epsilon)), tuple(facts)
+    )
+
+
+def make_plan(config: POSTConfig, facts: PublicFacts, budget: Budget) -> Plan:
+    """One client's plan: its training and counts, and what crosses."""
+    training = training_plan(config, facts, budget) if config.tuning.private else None
+    rows = config.prompt.tokens
+    crosses = [f"client to server: one soft prompt of {rows} rows"]
+    if config.counts:
+        crosses.append("client to server: noisy counts, as many as settings say")
+    else:
+        crosses.append("client to server: an empty table, where noisy counts would stand")
+    crosses.append("server to client: the name and digest of the small model, and a soft prompt of the large one")
+    return Plan(
+        trainings=() if training is None else (training,),
+        statistics=(statistic_plan(config, budget),) if config.counts else (),
+        bytes_out=rows * _ASSUMED_WIDTH * _BYTES_A_NUMBER,
+        crosses=tuple(crosses),
+        not_covered=tuple(_not_covered(config)),
+        warnings=tuple(_warnings(config, training)),
+    )
+
+
+def _not_covered(config: POSTConfig) -> list[str]:
+    found = [
+        f"if the small model computes in half precision, its guarantee is conditional on: {HALF_PRECISION}",
+        "settings chosen by looking at results on the private data are outside the epsilon",
+        "labels, label words, cue, the declared size and the prompt's length are public",
+        "scores of the arms, membership attacks and a prompt tuned on the large model stay at the client",
+    ]
+    inference = config.inference
+    if inference.mechanism is None:
+        found.append(
+            "texts that are labelled later: where the large model runs elsewhere they go there in clear, which no "
+            "guarantee covers (inference.mechanism perturbs them)"
+        )
+    else:
+        whole = inference.tokens * inference.epsilon
+        found.append(
+            f"texts that are labelled later are another data set: perturbed, each costs at most epsilon = {whole:g} "
+            f"({inference.tokens} tokens at {inference.epsilon:g}), and a person with {inference.queries} of them "
+            f"{inference.queries * whole:g}"
+        )
+    if not config.tuning.private:
+        found.append("the prompt itself: tuning.private is false, so it promises nothing")
+    return found
+
+
+def _warnings(config: POSTConfig, training: TrainingPlan | None) -> list[str]:
+    if training is None:
+        return ["the prompt is tuned without privacy, and leaves only to models of this process or public data"]
+    found = []
+    noise = training.noise_per_coordinate
+    if noise > MOSTLY_NOISE:
+        found.append(
+            f"noise per coordinate of the mean gradient is {noise:.2g} clip norms, above {MOSTLY_NOISE}: the prompt "
+            "will learn mostly noise; raise tuning.batch_size and tuning.epochs, or use more data"
+        )
+    if training.steps < 8:
+        found.append(f"{training.steps} steps are few for a prompt; raise tuning.epochs")
+    return found
