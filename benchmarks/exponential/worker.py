@@ -35,8 +35,9 @@ class Bench:
         self.job = job
 
     def begin(self) -> None:
-        """Takes its place: threads, instructions, and the class of the contender."""
+        """Takes its place: threads, instructions, noise of its own, and the class of the contender."""
         os.environ.update(dict.fromkeys(_THREADS, str(self.job.threads)))
+        import numpy as np
         import torch
 
         from .contenders import CONTENDERS
@@ -44,6 +45,9 @@ class Bench:
         self.kind = CONTENDERS[self.job.contender]
         os.environ.update(self.kind.environment)
         torch.set_num_threads(self.job.threads)
+        # generators that were there before the process was forked would draw the same for everybody
+        torch.seed()
+        np.random.seed()
 
     def ready(self) -> dict[str, Any]:
         """Loads the libraries with a tiny table, then sets up; memory of the draws counts from there.
