@@ -7,34 +7,20 @@ A block stands between `<!-- figures: NAME -->` and `<!-- end of figures -->`; a
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Iterator
 
-ROOT = Path(__file__).resolve().parents[1]
-MACHINE = "amd-epyc-2-cores"
+import token_figures
+from pages import ROOT, Result, result, table
+
 PAGES = ("README.md", "docs/costs.md", "docs/methods/fdkt.md")
 _BLOCK = re.compile(r"(<!-- figures: (\S+) -->\n)(.*?)(<!-- end of figures -->)", re.S)
-Result = Mapping[str, Any]
-
-
-def result(stem: str) -> Result:
-    """The committed result of a benchmark."""
-    found: Result = json.loads((ROOT / "benchmarks" / "results" / f"{stem}-{MACHINE}.json").read_text(encoding="utf-8"))
-    return found
 
 
 def fresh(page: str) -> str:
     """A page's text with every block made anew."""
 
     return _BLOCK.sub(lambda block: f"{block[1]}\n{BLOCKS[block[2]]()}\n\n{block[4]}", page)
-
-
-def table(head: list[str], rows: list[list[str]]) -> str:
-    """Markdown."""
-    return "\n".join("| " + " | ".join(row) + " |" for row in [head, ["---"] * len(head), *rows])
 
 
 def _cell(found: Result, value: float | None, form: str = "{:.2f}") -> str:
@@ -218,6 +204,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "machine": machine,
     "summary": summary,
     "fdkt": fdkt,
+    **token_figures.BLOCKS,
 }
 
 

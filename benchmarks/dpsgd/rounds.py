@@ -13,7 +13,7 @@ import measuring
 
 from .cases import Case
 from .contenders import CONTENDERS
-from .worker import Failed, Job, Worker, context, write_reference
+from .worker import PRELOAD, Bench, Job, write_reference
 
 BASELINES = {"ratio_to_plain": "plain", "ratio_to_same_head": "same head", "ratio_to_hooks": "opacus hooks"}
 _QUIET = 0.02  # seconds in which the threads of the contender before stop spinning
@@ -33,18 +33,18 @@ def measure(case: Case, *, device: str, threads: int, rounds: int, only: Sequenc
         if reason is not None:
             found[name] = {"absent": reason}
     taking_part = [name for name in CONTENDERS if name not in found]
-    where = context()
+    where = measuring.context(PRELOAD)
     with tempfile.TemporaryDirectory() as folder:
         expected = Path(folder) / "expected.pt"
         if case.probed:
             process = where.Process(target=write_reference, args=(case, threads, expected))
             process.start()
             process.join()
-        crew = _Crew()
+        crew = measuring.Crew()
         try:
             for name in taking_part:
                 job = Job(name, case, device, threads, measuring.WARM_UP + rounds, expected)
-                crew.hire(name, Worker(where, job))
+                crew.hire(name, measuring.Worker(where, Bench, job))
                 found[name] = {}
             if case.timed:
                 _time(crew, rounds, found)
@@ -60,7 +60,7 @@ def measure(case: Case, *, device: str, threads: int, rounds: int, only: Sequenc
     return {"case": case.to_json(), "contenders": ordered, "seconds": seconds, "load": [load, measuring.load()]}
 
 
-def _time(crew: _Crew, rounds: int, found: dict[str, dict[str, Any]]) -> None:
+def _time(crew: measuring.Crew, rounds: int, found: dict[str, dict[str, Any]]) -> None:
     """Steps in turn, then each contender's peak, into `found`."""
     for name in crew.names():
         crew.ask(name, "ready")
@@ -73,33 +73,3 @@ def _time(crew: _Crew, rounds: int, found: dict[str, dict[str, Any]]) -> None:
             label: measuring.median_ratio(seconds, times[base]) for label, base in BASELINES.items() if base in times
         }
         found[name]["peak_mib"] = None if peak is None else round(peak, 1)
-
-
-class _Crew:
-    """The contenders still at work, and why others stopped."""
-
-    def __init__(self) -> None:
-        self._workers: dict[str, Worker] = {}
-        self.failed: dict[str, str] = {}
-
-    def names(self) -> list[str]:
-        return list(self._workers)
-
-    def hire(self, name: str, worker: Worker) -> None:
-        self._workers[name] = worker
-        self.ask(name, "begin")
-
-    def ask(self, name: str, what: str, *, keep: bool = False) -> Any:
-        """The answer; of one that failed None, or with `keep` the reason, and what it did before counts."""
-        try:
-            return self._workers[name].ask(what)
-        except Failed as failure:
-            if keep:
-                return {"failed": str(failure)}
-            self.failed[name] = str(failure)
-            self.dismiss(name)
-            return None
-
-    def dismiss(self, *names: str) -> None:
-        for name in names:
-            self._workers.pop(name).end()

@@ -1,13 +1,8 @@
-"""A contender in a process of its own: its patches reach nobody else, and its memory can be told from others'."""
+"""What a contender does in its process: trains, is timed, and is probed."""
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import io
-import multiprocessing
-import warnings
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +10,7 @@ import measuring
 
 from .cases import QUICK, Case
 
-_PRELOAD = ["torch", "peft", "transformers.models.llama.modeling_llama"]
-_LONGEST_REASON = 160
-_PATIENCE = 600.0  # seconds for one answer
+PRELOAD = ["torch", "peft", "transformers.models.llama.modeling_llama"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,79 +23,6 @@ class Job:
     threads: int
     steps: int
     expected: Path
-
-
-class Failed(Exception):
-    """A contender could not do what was asked; the text says why."""
-
-
-def context() -> Any:
-    """Processes that begin with the libraries imported where the system can do that, and clean everywhere."""
-    if "forkserver" not in multiprocessing.get_all_start_methods():
-        return multiprocessing.get_context("spawn")
-    found = multiprocessing.get_context("forkserver")
-    found.set_forkserver_preload(_PRELOAD)
-    return found
-
-
-class Worker:
-    """The parent's end: asks one thing at a time."""
-
-    def __init__(self, where: Any, job: Job) -> None:
-        self._pipe, theirs = where.Pipe()
-        self._process = where.Process(target=serve, args=(theirs, job), daemon=True)
-        self._process.start()
-        theirs.close()
-
-    def ask(self, what: str) -> Any:
-        """The answer to "begin", "ready", "step" (seconds), "memory" (MiB) or "probe".
-
-        Raises: Failed, when the contender raised, took too long, or its process died.
-        """
-        try:
-            self._pipe.send(what)
-            if not self._pipe.poll(_PATIENCE):
-                self._process.kill()
-                raise Failed(f"no answer within {_PATIENCE:.0f} s")
-            failed, answer = self._pipe.recv()
-        except (EOFError, OSError):
-            raise Failed("its process died (out of memory?)") from None
-        if failed:
-            raise Failed(answer)
-        return answer
-
-    def end(self) -> None:
-        """Ends the process."""
-        self._pipe.close()
-        self._process.join(10)
-        if self._process.is_alive():
-            self._process.kill()
-            self._process.join()
-
-
-def serve(pipe: Connection, job: Job) -> None:
-    """The worker's end: answers until the parent hangs up."""
-    warnings.filterwarnings("ignore")
-    bench = Bench(job)
-    while True:
-        try:
-            what = pipe.recv()
-        except (EOFError, OSError):
-            return
-        try:
-            with contextlib.redirect_stdout(io.StringIO()):  # fastDP talks
-                answer = getattr(bench, what)()
-        except Exception as error:  # of other people's code, and the answer says which
-            pipe.send((True, reason(error)))
-        else:
-            pipe.send((False, answer))
-
-
-def reason(error: Exception) -> str:
-    """Kind and first line of an error, without the paths of this machine."""
-    lines = str(error).strip().splitlines() or [""]
-    words = ["<path>" if word.startswith(("/", "'/", '"/')) else word for word in lines[0].split()]
-    return f"{type(error).__name__}: {' '.join(words)}"[:_LONGEST_REASON].rstrip(": ")
 
 
 class Bench:

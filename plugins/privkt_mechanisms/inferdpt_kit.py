@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from fractions import Fraction
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from privkt_mechanisms.byte_table import Floats, Ids, Integers, LevelledTable, byte_table, levels_up_to
+from privkt_mechanisms.byte_table import Floats, Ids, Integers, LevelledTable, Levels, byte_table, levels_up_to
 from privkt_mechanisms.calibration import asked
 from privkt_mechanisms.keeping import KeepingLaw, word_mask
 from privkt_mechanisms.rantext import REASON, ListLaw
@@ -48,13 +49,7 @@ class InferDPTKit(Unproven):
         levels = levels_up_to(max(self.table.extremes[1], 1), root=False)
         unit = self.table.scale**2
 
-        def radii(ids: Ids, which: Integers) -> Integers:
-            own = vectors[ids]
-            whole = which.shape[1] == number
-            products = own @ noise.T if whole else (own * noise[which[:, 0]]).sum(axis=1, keepdims=True)
-            cosines = _cosines((own**2).sum(axis=1, keepdims=True), products, squares[which])
-            return levels.of(np.rint(2 * unit * (1 - cosines)).astype(np.int64))
-
+        radii = _Reach(vectors, noise, squares, levels, unit)
         steepest = self.epsilon / 2 * levels.last * 2.0**levels.shift / unit
         weights = decaying_weights(steepest, levels.last, self.size)
         law = ListLaw(LevelledTable(self.table, levels), weights, radii, number)
@@ -63,6 +58,24 @@ class InferDPTKit(Unproven):
 
     def parameters(self) -> Mapping[str, Any]:
         return {**super().parameters(), "missing": int(self.missing.sum())}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Reach:
+    """The levels that the cosines of words with themselves under noises come to."""
+
+    vectors: Floats
+    noise: Floats
+    squares: Floats
+    levels: Levels
+    unit: float
+
+    def __call__(self, ids: Ids, which: Integers) -> Integers:
+        own = self.vectors[ids]
+        whole = which.shape[1] == len(self.noise)
+        products = own @ self.noise.T if whole else (own * self.noise[which[:, 0]]).sum(axis=1, keepdims=True)
+        cosines = _cosines((own**2).sum(axis=1, keepdims=True), products, self.squares[which])
+        return self.levels.of(np.rint(2 * self.unit * (1 - cosines)).astype(np.int64))
 
 
 def _cosines(own: Floats, products: Floats, noises: Floats) -> Floats:

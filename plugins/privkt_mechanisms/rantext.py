@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from fractions import Fraction
@@ -46,11 +47,11 @@ class RanText(Unproven):
         squares = np.minimum((norms * self.table.scale) ** 2, 2.0**40).astype(np.int64)
         reached = levelled.levels.of(squares)
         weights = decaying_weights(self.epsilon, levelled.levels.last, self.size)
+        self.law = ListLaw(levelled, weights, functools.partial(_same_for_all, reached), len(reached))
 
-        def radii(ids: Ids, which: Integers) -> Integers:
-            return np.broadcast_to(reached[which], (len(ids), which.shape[1]))
 
-        self.law = ListLaw(levelled, weights, radii, len(reached))
+def _same_for_all(reached: Integers, ids: Ids, which: Integers) -> Integers:
+    return np.broadcast_to(reached[which], (len(ids), which.shape[1]))
 
 
 class ListLaw(WeightedLaw):

@@ -16,7 +16,7 @@ except ImportError as error:
         "install them with `pip install 'privkt[testing]'`"
     ) from error
 
-for _module in ("backend", "dataset", "mechanism", "method", "protocol", "statistics", "tokens"):
+for _module in ("backend", "dataset", "generated", "mechanism", "method", "noise", "protocol", "statistics", "tokens"):
     pytest.register_assert_rewrite(f"privkt.testing.{_module}")
 
 from privkt.testing.backend import BackendSuite  # noqa: E402

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from itertools import permutations
 from typing import Any
@@ -15,13 +15,15 @@ from privkt.contracts import Mechanism
 from privkt.plugins import PluginManager, Provision, get_manager
 from privkt.plugins.types import MechanismSpec
 from privkt.privacy import Kind, RefusedInput, epsilon
+from privkt.testing.noise import NoiseChecks
 from privkt.testing.statistics import CUT_OFF, chi_square_p, hockey_stick, largest_log_ratio, renyi
 
 _SLACK = 1e-9
+_FEW = 24
 _ORDERS = (1.01, 1.5, 2.0, 4.0, 16.0, 64.0)
 
 
-class MechanismSuite(ABC):
+class MechanismSuite(NoiseChecks):
     """Subclass in a test module: `name` finds the plugin, the methods give parameters and inputs.
 
     Draws are fresh randomness: false-alarm rate 1e-6 a run of the suite, whatever the number of mechanisms and inputs.
@@ -52,8 +54,13 @@ class MechanismSuite(ABC):
         return (mechanism.sample(value) for _ in range(self.draws))
 
     def distance(self, x: Any, y: Any) -> float:
-        """The distance of two inputs; only kind metric asks for it."""
+        """The distance of two inputs; only kind metric asks for it, where the mechanism has no method of that name."""
         raise TypeError(f"{type(self).__name__}: a metric guarantee needs `distance`; define it in the suite")
+
+    def distance_of(self, mechanism: Mechanism[Any, Any], x: Any, y: Any) -> float:
+        """The mechanism's own distance of two inputs, or the suite's."""
+        own = getattr(mechanism, "distance", None)
+        return float(own(x, y)) if own is not None else self.distance(x, y)
 
     def outsiders(self, mechanism: Mechanism[Any, Any]) -> Sequence[Any]:
         """Values that must be refused; those that are text hold `canary`, which no message may repeat."""
@@ -107,7 +114,7 @@ class MechanismSuite(ABC):
         allowed = guarantee.epsilon
         if guarantee.kind is Kind.METRIC:
             assert guarantee.metric_scale is not None
-            allowed *= self.distance(x, y) / guarantee.metric_scale
+            allowed *= self.distance_of(mechanism, x, y) / guarantee.metric_scale
         shared = p if mechanism.distribution(x) is not None else {o: p[o] for o in p if o in q}
         assert largest_log_ratio(shared, q) <= allowed + _SLACK, "epsilon by enumeration exceeds the guarantee"
 
@@ -123,6 +130,22 @@ class MechanismSuite(ABC):
             assert p >= CUT_OFF / len(cases), f"{self.draws} draws do not follow the stated probabilities (p = {p:.2g})"
         if not tested:
             pytest.skip("no distribution is stated: give `probabilities` in the suite if one is known")
+
+    def test_a_metric_guarantee_has_a_metric(self) -> None:
+        for mechanism in self.mechanisms():
+            if mechanism.guarantee.kind is not Kind.METRIC:
+                continue
+            points = {value for pair in self.neighbours(mechanism) for value in pair} | set(self.inputs(mechanism))
+            few = sorted(points, key=repr)[:_FEW]
+            between = {(x, y): self.distance_of(mechanism, x, y) for x in few for y in few}
+            for (x, y), apart in between.items():
+                assert apart >= 0
+                assert apart == between[y, x], "the distance is not symmetric"
+                assert apart == 0 or x != y, "the distance of a value from itself is not 0"
+                for z in few:
+                    assert apart <= between[x, z] + between[z, y] + _SLACK, (
+                        "the distance breaks the triangle inequality"
+                    )
 
     def test_the_event_costs_what_the_guarantee_says(self) -> None:
         for mechanism in self.mechanisms():

@@ -1,16 +1,46 @@
-"""hypothesis strategies for what privkt handles: texts that break parsers, rows, guarantees, budgets, vectors."""
+"""hypothesis strategies for what privkt handles: texts that break parsers, rows, guarantees, budgets, vocabularies."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 
 from privkt.contracts import Rows, Texts
 from privkt.privacy import Budget, Guarantee, Kind, Neighbouring, Unit
+from privkt.testing.vocabularies import (
+    bad_epsilons,
+    bad_id_arrays,
+    broken_tables,
+    clustered_tables,
+    documents,
+    epsilons,
+    id_arrays,
+    tables,
+    token_epsilons,
+    vector_tables,
+)
+
+__all__ = [
+    "NASTY_TEXTS",
+    "bad_epsilons",
+    "bad_id_arrays",
+    "broken_tables",
+    "budgets",
+    "clustered_tables",
+    "documents",
+    "epsilons",
+    "guarantees",
+    "id_arrays",
+    "label_sets",
+    "labelled_rows",
+    "tables",
+    "text_messages",
+    "texts",
+    "token_epsilons",
+    "vector_tables",
+]
 
 NASTY_TEXTS = (
     "",
@@ -102,35 +132,3 @@ def budgets() -> st.SearchStrategy[Budget]:
         unit=st.sampled_from(list(Unit)),
         neighbouring=st.sampled_from(list(Neighbouring)),
     )
-
-
-@st.composite
-def vector_tables(draw: st.DrawFn, max_words: int = 8, max_width: int = 4) -> NDArray[np.float32]:
-    """Public tables [V, D] float32, V from 1: duplicates, rows of zeros, huge, tiny and denormal values among them."""
-    words, width = draw(st.integers(1, max_words)), draw(st.integers(1, max_width))
-    value = st.one_of(
-        st.floats(-2, 2, width=32),
-        st.sampled_from((0.0, 1.0, -1.0, 1e-45, 1e-30, 1e30, -3e38)),
-    )
-    rows = draw(st.lists(st.lists(value, min_size=width, max_size=width), min_size=words, max_size=words))
-    for place in draw(st.lists(st.integers(0, words - 1), max_size=2)):
-        rows[place] = rows[0] if draw(st.booleans()) else [0.0] * width
-    return np.array(rows, dtype=np.float32)
-
-
-def broken_tables() -> st.SearchStrategy[NDArray[np.float32]]:
-    """Tables that must be refused: NaN or infinity somewhere, no words, no width, or another shape."""
-    spoilt = st.tuples(vector_tables(), st.sampled_from((np.nan, np.inf, -np.inf)), st.integers(0, 2**16)).map(_spoil)
-    return st.one_of(spoilt, st.sampled_from([(0, 3), (3, 0), (3,), (2, 2, 2)]).map(lambda s: np.zeros(s, np.float32)))
-
-
-def _spoil(case: tuple[NDArray[np.float32], float, int]) -> NDArray[np.float32]:
-    table, value, place = case
-    table = table.copy()
-    table.reshape(-1)[place % table.size] = value
-    return table
-
-
-def token_epsilons() -> st.SearchStrategy[float]:
-    """Epsilons of one token, from next to nothing to nearly no noise."""
-    return st.one_of(st.floats(1e-3, 30), st.sampled_from((0.1, 1.0, 3.0, 10.0)))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Hashable, Iterable, Sequence
 from typing import Any
 
@@ -11,8 +10,9 @@ import numpy as np
 import pytest
 
 from privkt.contracts import TokenMechanism
-from privkt.privacy import Kind, RefusedInput, Unit
-from privkt.testing.mechanism import MechanismSuite
+from privkt.privacy import Kind, Neighbouring, RefusedInput, Unit, document_cost, epsilon
+from privkt.testing import vocabularies
+from privkt.testing.generated import GeneratedTableChecks
 from privkt.testing.statistics import CUT_OFF, chi_square_p, renyi
 
 _SLACK = 1e-9
@@ -21,10 +21,11 @@ _FEW = 64
 _SINGLE = 200
 
 
-class TokenMechanismSuite(MechanismSuite):
+class TokenMechanismSuite(GeneratedTableChecks):
     """Subclass it like MechanismSuite; `mechanisms` are TokenMechanisms over small public tables, at most 64 words.
 
-    Every row of the law is enumerated, so certificates are held against the truth. `faithful`: a token is at least
+    Every row of the law is enumerated, so certificates are held against the truth; give `over` as well, and they are
+    over tables that hypothesis makes up (see GeneratedTableChecks). `faithful`: a token is at least
     as likely to stay itself as to become any one other; mechanisms of which that is not true turn it off.
     """
 
@@ -116,14 +117,14 @@ class TokenMechanismSuite(MechanismSuite):
     def test_equal_tokens_of_one_call_draw_independently(self) -> None:
         laws = self.laws()
         for mechanism, law in laws:
-            drawn = mechanism.sample_ids(np.zeros(self.draws // 2 * 2, dtype=np.int64)).reshape(-1, 2)
-            pairs = Counter(map(tuple, drawn.tolist()))
+            drawn = mechanism.sample_ids(np.zeros(self.draws // 2 * 2, dtype=np.int64))
             row = law[0]
             expected: dict[Hashable, float] = {
                 (y, z): float(row[y] * row[z]) for y in range(mechanism.size) for z in range(mechanism.size)
             }
-            p = chi_square_p(pairs.elements(), expected)
-            assert p >= CUT_OFF / len(laws), f"neighbouring draws of one token are not independent (p = {p:.2g})"
+            for where, pairs in (("neighbouring", drawn.reshape(-1, 2)), ("far", drawn.reshape(2, -1).T)):
+                p = chi_square_p(map(tuple, pairs.tolist()), expected)
+                assert p >= CUT_OFF / len(laws) / 2, f"{where} draws of one token are not independent (p = {p:.2g})"
 
     def test_no_call_no_draw(self) -> None:
         for mechanism in self.token_mechanisms():
@@ -137,3 +138,48 @@ class TokenMechanismSuite(MechanismSuite):
                 assert str(stranger) not in str(caught.value) or stranger == mechanism.size
             with pytest.raises(RefusedInput, match="whole numbers in"):
                 mechanism.sample_ids(np.array([0.0]))
+
+    def test_ids_of_any_shape_and_type_are_served_and_nothing_else(self) -> None:
+        mechanism = self.token_mechanisms()[0]
+
+        def served(ids: Any) -> None:
+            drawn = mechanism.sample_ids(ids)
+            assert drawn.shape == ids.shape, "a call must keep its shape"
+            assert drawn.dtype == np.int64
+            assert ((drawn >= 0) & (drawn < mechanism.size)).all()
+
+        def refused(ids: Any) -> None:
+            with pytest.raises(RefusedInput, match="whole numbers in"):
+                mechanism.sample_ids(ids)
+
+        def read(them: list[list[int]]) -> None:
+            for words in them:
+                assert len(mechanism.sample_ids(np.array(words, dtype=np.int64))) == len(words)
+
+        self.given(served, vocabularies.id_arrays(mechanism.size))
+        self.given(refused, vocabularies.bad_id_arrays(mechanism.size))
+        self.given(read, vocabularies.documents(mechanism.size))
+
+    def test_a_row_of_the_law_does_not_depend_on_the_rest_of_the_call(self) -> None:
+        for mechanism, law in self.laws():
+            for ids in ([mechanism.size - 1], [mechanism.size - 1, 0, 0], list(range(mechanism.size))[::-1]):
+                found = mechanism.probabilities(np.array(ids))
+                assert np.allclose(found, law[ids], rtol=1e-9, atol=0), "a token's law depends on its company"
+
+    def test_a_document_costs_what_its_tokens_cost(self) -> None:
+        for mechanism in self.token_mechanisms():
+            guarantee, certificate = mechanism.guarantee, mechanism.certificate
+            for positions, delta in ((1, 0.0), (3, 0.0), (40, 1e-6)):
+                cost = document_cost(certificate, positions, delta=delta, unit=Unit.RECORD)
+                assert cost.guarantee.is_private == guarantee.is_private, "a document is private where its tokens are"
+                if not guarantee.is_private:
+                    continue
+                assert cost.guarantee.unit is Unit.RECORD
+                charged = epsilon(cost.event, cost.guarantee.delta, Neighbouring.LOCAL)
+                assert charged <= cost.guarantee.epsilon * (1 + 1e-6), "a document's event costs more than it promises"
+                if cost.guarantee.kind is Kind.PURE:
+                    assert cost.guarantee.epsilon == pytest.approx(positions * certificate.epsilon, rel=1e-9)
+            if guarantee.kind is Kind.PURE:
+                one = epsilon(document_cost(certificate, 1).event, 0.0, Neighbouring.LOCAL)
+                own = epsilon(mechanism.event(), 0.0, guarantee.neighbouring)
+                assert own == pytest.approx(one, rel=1e-6), "a document of one token costs other than one token"

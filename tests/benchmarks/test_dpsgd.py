@@ -104,13 +104,6 @@ def test_a_result_goes_on_only_where_it_was_measured_alike(tmp_path: Path) -> No
         _begin(out, False, {**empty, "machine": {"cpu": "a", "threads": 1}})
 
 
-def test_reasons_name_no_path() -> None:
-    from dpsgd.worker import reason
-
-    assert reason(OSError("cannot open '/home/somebody/x' now\nmore")) == "OSError: cannot open <path> now"
-    assert reason(ValueError()) == "ValueError"
-
-
 def test_the_cases_are_every_method_length_and_vocabulary() -> None:
     from dpsgd.cases import CASES
 

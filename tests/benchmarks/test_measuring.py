@@ -109,3 +109,9 @@ def test_sources_have_one_digest_in_whatever_order_they_are_found(measuring: Any
     assert _digest(reversed(files)) == before
     files[1].write_text("other")
     assert _digest(files) != before
+
+
+def test_reasons_name_no_path(measuring: Any) -> None:
+    assert measuring.reason(OSError("cannot open '/home/somebody/x' now\nmore")) == "OSError: cannot open <path> now"
+    assert measuring.reason(ImportError("no DOUBLE (/home/somebody/x.so)")) == "ImportError: no DOUBLE <path>"
+    assert measuring.reason(ValueError()) == "ValueError"

@@ -35,7 +35,7 @@ def spreads(found: Any) -> list[dict[str, Any]]:
     return [found] if "median_ms" in found else [spread for part in found.values() for spread in spreads(part)]
 
 
-@pytest.mark.parametrize("stem", ["dpsgd", "clip_noise", "head", "products"])
+@pytest.mark.parametrize("stem", ["dpsgd", "clip_noise", "exponential", "head", "products"])
 def test_the_machine_is_described_without_its_name_and_rounds_are_enough(stem: str) -> None:
     files = sorted(RESULTS.glob(f"{stem}-*.json"))
     assert files
@@ -101,6 +101,41 @@ def test_the_picture_is_there(file: Path) -> None:
     picture = file.with_suffix(".png").read_bytes()
     assert picture.startswith(b"\x89PNG")
     assert len(picture) > 20_000
+
+
+def words() -> list[Path]:
+    return sorted(RESULTS.glob("exponential-*.json"))
+
+
+@pytest.mark.parametrize("file", words(), ids=lambda file: file.stem)
+def test_every_table_has_every_contender_or_says_why_not(file: Path) -> None:
+    from exponential.cases import CASES
+    from exponential.contenders import BASE, CONTENDERS
+
+    cases = read(file)["cases"]
+    known = {case.name: case for case in CASES}
+    assert "V 50k, width 768" in cases
+    for name, found in cases.items():
+        assert found["case"] == known[name].to_json()
+        assert list(found["contenders"]) == list(CONTENDERS)
+        assert found["contenders"][BASE]["times_faster"] == 1
+        for contender, numbers in found["contenders"].items():
+            assert numbers["guarantee"]
+            assert "not installed" not in numbers.get("absent", ""), f"{name}: {contender} was not installed"
+            measured = {"microseconds_a_token", "times_faster", "tokens", "peak_mib", "setup_seconds"} <= set(numbers)
+            assert measured or "absent" in numbers or "failed" in numbers
+            assert measured or not contender.startswith(("torch", "privkt")), f"{name}: {contender}"
+
+
+@pytest.mark.parametrize("file", words(), ids=lambda file: file.stem)
+def test_our_laws_hold_and_the_probes_see_what_is_known_of_others(file: Path) -> None:
+    probes = read(file)["probes"]
+    for name, found in probes.items():
+        if name.startswith("privkt") and "absent" not in found["law"]:
+            assert found["law"]["holds"], name
+            assert "absent" in found["tail"] or found["tail"]["holds"], name
+    assert not probes["pypantera: TEM"]["law"]["holds"]
+    assert not probes["mldp-text: TEM"]["law"]["holds"]
 
 
 def test_the_head_meets_its_target() -> None:

@@ -25,6 +25,13 @@ def made(*args, **kwargs):
 
 class TestExponential(TokenMechanismSuite):
     name = "exponential"
+    scale_free = True
+
+    def over(self, table, epsilon):
+        return made(table, epsilon)
+
+    def exact_law(self, mechanism):
+        return exact_law(mechanism)
 
     def mechanisms(self):
         return [

@@ -20,6 +20,9 @@ def made(*args, **kwargs):
 class TestNoisyNeighbour(TokenMechanismSuite):
     name = "noisy_neighbour"
 
+    def over(self, table, epsilon):
+        return made(table, epsilon)
+
     def mechanisms(self):
         return [made(TABLE, 3.0), made(TABLE, 1.0, mahalanobis=1.0)]
 

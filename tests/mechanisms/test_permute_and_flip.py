@@ -19,6 +19,10 @@ def made(*args, **kwargs):
 
 class TestPermuteAndFlip(TokenMechanismSuite):
     name = "permute_and_flip"
+    scale_free = True
+
+    def over(self, table, epsilon):
+        return made(table, epsilon)
 
     def mechanisms(self):
         return [

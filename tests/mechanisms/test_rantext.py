@@ -19,12 +19,18 @@ def made(*args, name="rantext", **kwargs):
 class TestRanText(TokenMechanismSuite):
     name = "rantext"
 
+    def over(self, table, epsilon):
+        return made(table, epsilon)
+
     def mechanisms(self):
         return [made(TABLE, 1.0), made(TABLE, 3.0), made(np.array([[0.0], [1.0]]), 1.0)]
 
 
 class TestInferDPTKit(TokenMechanismSuite):
     name = "inferdpt_kit"
+
+    def over(self, table, epsilon):
+        return made(table, epsilon, name=self.name)
 
     def mechanisms(self):
         return [made(TABLE, 3.0, name=self.name), made(TABLE, 10.0, name=self.name, missing=[1])]

@@ -16,6 +16,10 @@ def made(*args, **kwargs):
 
 class TestSoftRadius(TokenMechanismSuite):
     name = "soft_radius"
+    scale_free = True
+
+    def over(self, table, epsilon):
+        return made(table, epsilon)
 
     def mechanisms(self):
         return [made(TABLE, 3.0), made(TABLE, 2.0, radii=(0.1, 1.0), calibrate="range"), made(np.ones((2, 2)), 1.0)]

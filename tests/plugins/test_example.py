@@ -110,7 +110,11 @@ GOOD_ALONE = {"PRIVKT_LOAD_PLUGINS": "privkt-example:example"}
 
 def test_the_example_is_listed_without_torch_beside_the_built_ins(environment):
     listing = environment.listing(**GOOD_ALONE)
-    assert listing["plugins"]["privkt-example:example"] == ["ok", "", ["coin", "label-tally", "bigram", "lines"]]
+    assert listing["plugins"]["privkt-example:example"] == [
+        "ok",
+        "",
+        ["coin", "dice", "label-tally", "bigram", "lines"],
+    ]
     assert listing["plugins"]["privkt:datasets"][0] == "ok"
     assert listing["torch"] is False
 

@@ -1,5 +1,8 @@
 """Token mechanisms with one planted fault each; test_suites.py demands that TokenMechanismSuite finds it."""
 
+import random
+from fractions import Fraction
+
 import numpy as np
 from privkt_mechanisms.exponential import Exponential
 from privkt_mechanisms.laws import IntegerLaw
@@ -11,8 +14,15 @@ from privkt.testing import TokenMechanismSuite
 TABLE = np.random.default_rng(3).normal(size=(6, 4)).astype(np.float32)
 
 
+def chosen(rows):
+    secure = random.SystemRandom()
+    return np.array([secure.choices(range(len(row)), row)[0] for row in rows.tolist()], dtype=np.int64)
+
+
 class ExponentialBase(TokenMechanismSuite):
     name = "exponential"
+    examples = 20
+    shrinks = False
     draws = 6000
     made = Exponential
 
@@ -75,8 +85,7 @@ class BackwardsLaw:
         return weights / weights.sum(axis=1, keepdims=True)
 
     def draw(self, ids):
-        rows = self.rows(ids)
-        return np.array([np.random.choice(self.size, p=row) for row in rows], dtype=np.int64)
+        return chosen(self.rows(ids))
 
 
 class TestSignFlipped(ExponentialBase):
@@ -142,8 +151,7 @@ class ForbiddenWords(Exponential):
     def sample_ids(self, ids):
         rows = self.probabilities(np.asarray(ids).ravel())
         self.need_ids(ids)
-        drawn = [np.random.choice(self.size, p=row) for row in rows]
-        return np.array(drawn, dtype=np.int64).reshape(ids.shape)
+        return chosen(rows).reshape(ids.shape)
 
 
 class TestForbiddenWords(ExponentialBase):
@@ -179,6 +187,140 @@ class TestInfiniteButPrivate(ExponentialBase):
     made = InfiniteButPrivate
 
 
+class SecondHalfRepeats(Exponential):
+    """Two blocks of a call with one key."""
+
+    def sample_ids(self, ids):
+        drawn = super().sample_ids(ids)
+        half = drawn.size // 2
+        flat, asked = drawn.reshape(-1), np.asarray(ids).reshape(-1)
+        same = half > 1 and (asked[:half] == asked[half : 2 * half]).all()
+        return np.concatenate([flat[:half], flat[:half], flat[2 * half :]]).reshape(ids.shape) if same else drawn
+
+
+class TestSecondHalfRepeats(ExponentialBase):
+    made = SecondHalfRepeats
+
+
+class SortsItsCall(Exponential):
+    """Right for one token and for a sorted call."""
+
+    def probabilities(self, ids):
+        return super().probabilities(np.sort(ids))
+
+
+class TestSortsItsCall(ExponentialBase):
+    made = SortsItsCall
+
+
+class Flattens(Exponential):
+    def sample_ids(self, ids):
+        return super().sample_ids(ids).reshape(-1)
+
+
+class TestFlattens(ExponentialBase):
+    made = Flattens
+
+
+class ByRange(Exponential):
+    """Made quickly: nothing is enumerated."""
+
+    def __init__(self, table, epsilon):
+        super().__init__(table, epsilon, calibrate="range")
+
+
+class FlattersSmallTables(ByRange):
+    """Its certificate is right but for tables of few words."""
+
+    @property
+    def certificate(self):
+        share = 0.4 if self.size < 5 else 1.0  # a range is up to twice what is lost
+        return Certificate(self._certificate.epsilon_range * share, None, bounded_range=True)
+
+
+class OverBase(ExponentialBase):
+    """Faults that only a table of somebody else's shows."""
+
+    examples = 5
+    shrinks = False
+    draws = 1000
+    made = ByRange
+
+    def over(self, table, epsilon):
+        return self.made(table, epsilon)
+
+
+class TestSoundOver(OverBase):
+    scale_free = True
+
+
+class TestFlattersSmallTables(OverBase):
+    made = FlattersSmallTables
+
+
+class ByPlace(ByRange):
+    """The table moved a little by each word's number."""
+
+    def __init__(self, table, epsilon):
+        if np.ndim(table) == 2 and np.size(table) and np.isfinite(table).all():
+            table = np.hstack([table, np.abs(table).max(initial=1.0) * np.arange(len(table))[:, None]])
+        super().__init__(table, epsilon)
+
+
+class TestByPlace(OverBase):
+    made = ByPlace
+
+
+class InItsOwnUnits(ByRange):
+    """Numbers beyond 1 are cut off, whatever the table's units."""
+
+    def __init__(self, table, epsilon):
+        super().__init__(np.where(np.isfinite(table), np.clip(table, -1, 1), table), epsilon)
+
+
+class TestInItsOwnUnits(OverBase):
+    made = InItsOwnUnits
+    scale_free = True
+
+
+class MendsInSilence(ByRange):
+    """NaN becomes 0, infinity a huge number, and nobody is told."""
+
+    def __init__(self, table, epsilon):
+        super().__init__(np.nan_to_num(table), epsilon)
+
+
+class TestMendsInSilence(OverBase):
+    made = MendsInSilence
+
+
+class LessForMore(ByRange):
+    """From an epsilon of 4 on, more makes the law flatter."""
+
+    def __init__(self, table, epsilon):
+        try:
+            exact = Fraction(epsilon)
+        except (TypeError, ValueError, OverflowError, ZeroDivisionError):
+            exact = Fraction(0)
+        super().__init__(table, 16 / exact if exact > 4 else epsilon)
+
+
+class TestLessForMore(OverBase):
+    made = LessForMore
+
+
+class ReadsHalfAnEpsilon(ByRange):
+    """ "5/2" is taken for 5, and what is no text at all for 1."""
+
+    def __init__(self, table, epsilon):
+        text = epsilon.split("/")[0] if isinstance(epsilon, str) else epsilon
+        super().__init__(table, text if text is not None else 1)
+
+
+class TestReadsHalfAnEpsilon(OverBase):
+    made = ReadsHalfAnEpsilon
+
+
 BY_LAW = {"test_no_pair_of_neighbours_exceeds_the_guarantee", "test_no_certificate_is_below_the_enumerated_truth"}
 BY_COUNTING = {
     "test_draws_follow_the_distribution",
@@ -191,13 +333,28 @@ FOUND = {
     "TestClampRemoved": BY_LAW,
     "TestSignFlipped": {"test_a_token_is_likeliest_to_stay_itself"},
     "TestSharedNoise": BY_COUNTING,
-    "TestIdOffByOne": BY_COUNTING,
-    "TestPassesUnknownThrough": {"test_one_unknown_id_refuses_the_whole_call"},
-    "TestKeepsSomeWords": BY_COUNTING,
+    "TestIdOffByOne": BY_COUNTING | {"test_a_draw_says_nothing_of_the_next"},
+    "TestPassesUnknownThrough": {
+        "test_one_unknown_id_refuses_the_whole_call",
+        "test_ids_of_any_shape_and_type_are_served_and_nothing_else",
+    },
+    "TestKeepsSomeWords": BY_COUNTING | {"test_a_draw_says_nothing_of_the_next"},
     "TestForbiddenWords": BY_LAW | {"test_every_word_can_become_every_word"},
     "TestCheapCertificate": {"test_no_certificate_is_below_the_enumerated_truth"},
     "TestInfiniteButPrivate": {
         "test_guarantee_event_and_certificate_are_one_promise",
         "test_the_event_costs_what_the_guarantee_says",
+        "test_a_document_costs_what_its_tokens_cost",
+        "test_releases_add_up",
     },
+    "TestSecondHalfRepeats": {"test_equal_tokens_of_one_call_draw_independently"},
+    "TestSortsItsCall": {"test_a_row_of_the_law_does_not_depend_on_the_rest_of_the_call"},
+    "TestFlattens": {"test_ids_of_any_shape_and_type_are_served_and_nothing_else"},
+    "TestSoundOver": set(),
+    "TestFlattersSmallTables": {"test_over_any_table_the_certificate_is_not_below_the_truth"},
+    "TestByPlace": {"test_words_of_equal_vectors_are_alike"},
+    "TestInItsOwnUnits": {"test_the_units_of_the_table_do_not_matter"},
+    "TestMendsInSilence": {"test_a_broken_table_is_refused"},
+    "TestLessForMore": {"test_more_epsilon_never_certifies_less"},
+    "TestReadsHalfAnEpsilon": {"test_an_epsilon_counts_by_its_value_and_no_other_is_taken"},
 }

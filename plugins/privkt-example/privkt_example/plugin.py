@@ -19,6 +19,15 @@ def privkt_mechanisms() -> tuple[MechanismSpec, ...]:
             neighbouring="local",
             proof="Warner 1965, Randomized response; the ratio of both answers is the odds",
         ),
+        MechanismSpec(
+            name="dice",
+            factory="privkt_example.dice:Dice",
+            summary="A word for each word: itself with integer odds, else any other.",
+            guarantee="pure",
+            unit="token",
+            neighbouring="local",
+            proof="every word's weights are `odds` once and 1 else, with one total: no ratio of two exceeds `odds`",
+        ),
     )
 
 

@@ -2,12 +2,14 @@
 
 import json
 
+import numpy as np
+import pytest
 from hypothesis import strategies as st
 
 from privkt.contracts import Capability, DataSource, Rows
 from privkt.plugins import get_manager
-from privkt.privacy import Budget, Neighbouring
-from privkt.testing import BackendSuite, DatasetSuite, MechanismSuite, MethodSuite
+from privkt.privacy import Budget, Neighbouring, RefusedInput
+from privkt.testing import BackendSuite, DatasetSuite, MechanismSuite, MethodSuite, TokenMechanismSuite
 from privkt.testing.strategies import labelled_rows
 
 
@@ -19,6 +21,28 @@ class TestCoin(MechanismSuite):
 
     def inputs(self, mechanism):
         return [True, False]
+
+
+class TestDice(TokenMechanismSuite):
+    name = "privkt-example:dice"
+    draws = 6000
+
+    def mechanisms(self):
+        return [get_manager().create("mechanism", self.name, *args) for args in ((5,), (2, 3), (9, 1))]
+
+
+def test_every_point_below_the_total_gives_its_word(monkeypatch):
+    dice = get_manager().create("mechanism", "dice", 4, 3)
+    for word, expected in ((0, [0, 0, 0, 1, 2, 3]), (2, [2, 2, 2, 0, 1, 3]), (3, [3, 3, 3, 0, 1, 2])):
+        points = iter(range(6))
+        monkeypatch.setattr("secrets.randbelow", lambda total, points=points: next(points) if total == 6 else None)
+        assert dice.sample_ids(np.full(6, word)).tolist() == expected
+
+
+@pytest.mark.parametrize("arguments", [(1, 2), (3, 0), (3.0, 2), ("3", 2)])
+def test_dice_of_bad_parameters_are_refused(arguments):
+    with pytest.raises(RefusedInput, match="dice: words and odds must be integers"):
+        get_manager().create("mechanism", "dice", *arguments)
 
 
 class TestLabelTally(MethodSuite):

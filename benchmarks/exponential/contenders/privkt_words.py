@@ -1,0 +1,148 @@
+"""privkt's kernels: vectors by streaming, ids by a list of neighbours, and the product alone as the floor."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Sequence
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from privkt import kernels
+from privkt.privacy.weights import WeightTable, exact_epsilon, floor_logs
+
+from ..cases import RESOLUTION, World
+from .base import Chooser, Contender
+
+EXACT = "pure, proven and certified; integers, ChaCha20"
+
+
+class Law:
+    """A table in int8, its levels and their integer weights."""
+
+    def __init__(self, vectors: Tensor, diameter: float, epsilon: float) -> None:
+        self.table = kernels.byte_table(vectors)
+        self.levels = kernels.Levels(min(int(diameter * self.table.scale), RESOLUTION))
+        self.plan = WeightTable.exponential(epsilon, self.levels.last, len(vectors))
+        self.weights = torch.from_numpy(self.plan.array())
+
+    @classmethod
+    def of(cls, world: World) -> Law:
+        return cls(world.vectors, world.diameter, world.epsilon)
+
+    @classmethod
+    def of_utilities(cls, utilities: Sequence[float], epsilon: float) -> Law:
+        """Words on a line, as far from 0 as their utilities are below 1; the first is at 0."""
+        places = (1 - torch.tensor(utilities, dtype=torch.float64)).mul(127).round().float()
+        return cls(places[:, None], 127.0, epsilon)
+
+
+class Streaming(Contender):
+    """Any vectors: all distances, exactly, and one integer a token."""
+
+    name = "privkt: vectors, streaming"
+    guarantee = EXACT
+
+    def __init__(self, world: World) -> None:
+        self.vectors, self.law = world.vectors, Law.of(world)
+
+    def queries(self, ids: Tensor) -> tuple[Tensor, Tensor]:
+        return kernels.quantised(self.law.table, self.vectors[ids])
+
+    def draw(self, ids: Tensor) -> Tensor:
+        law = self.law
+        return kernels.draw_words(law.table, law.levels, law.weights, kernels.new_key(), 0, queries=self.queries(ids))
+
+    @classmethod
+    def chooser(cls, utilities: Sequence[float], epsilon: float) -> Chooser | None:
+        law = Law.of_utilities(utilities, epsilon)
+
+        def choose(number: int) -> np.ndarray:
+            queries = kernels.quantised(law.table, torch.zeros(number, 1))
+            return kernels.draw_words(law.table, law.levels, law.weights, kernels.new_key(), 0, queries=queries).numpy()
+
+        return choose
+
+
+class StreamingAVX2(Streaming):
+    """The same where the processor had nothing newer."""
+
+    name = "privkt: vectors, streaming, AVX2 alone"
+    environment: ClassVar[dict[str, str]] = {"PRIVKT_CPU_ISA": "avx2"}
+
+
+class Listed(Contender):
+    """Ids of the table: proposals from a list of neighbours and a uniform tail, refused exactly."""
+
+    name = "privkt: ids, list of neighbours"
+    guarantee = EXACT
+    tokens = 1 << 16
+    tails = 1 << 15
+
+    def __init__(self, world: World) -> None:
+        self.set_up(Law.of(world))
+
+    def set_up(self, law: Law) -> None:
+        self.law, self.near = law, kernels.neighbours(law.table)
+
+    def draw(self, ids: Tensor) -> Tensor:
+        law = self.law
+        return kernels.draw_words_near(law.table, self.near, law.levels, law.weights, ids, kernels.new_key(), 0)
+
+    @classmethod
+    def chooser(cls, utilities: Sequence[float], epsilon: float) -> Chooser:
+        made = cls.__new__(cls)
+        made.set_up(Law.of_utilities(utilities, epsilon))
+        return lambda number: made.draw(torch.zeros(number, dtype=torch.int64)).numpy()
+
+
+class FixedTime(Listed):
+    """The same with a number of rounds that no token changes."""
+
+    name = "privkt: ids, fixed time"
+    tokens = 1 << 13
+    tail_choices, tails = 500, 1 << 9  # of more equal words the rounds are refused as too many
+
+    def set_up(self, law: Law) -> None:
+        super().set_up(law)
+        self.rounds = kernels.fixed_time(self.law.table, self.near, self.law.levels, self.law.weights)
+
+    def draw(self, ids: Tensor) -> Tensor:
+        law = self.law
+        key = kernels.new_key()
+        return kernels.draw_words_near(law.table, self.near, law.levels, law.weights, ids, key, 0, fixed=self.rounds)
+
+
+class Nearest(Streaming):
+    """Products and the nearest word, without a draw: what streaming cannot be faster than."""
+
+    name = "privkt: nearest word only (no draw)"
+    guarantee = "none: nothing is drawn"
+    stated = "none"
+
+    def draw(self, ids: Tensor) -> Tensor:
+        return kernels.nearest_words(self.law.table, 1, queries=self.queries(ids))[0][:, 0]
+
+    @classmethod
+    def chooser(cls, utilities: Sequence[float], epsilon: float) -> Chooser | None:
+        return None
+
+
+def certificates(world: World) -> dict[str, float]:
+    """Both certificates of a table, and the seconds of each part of its set-up, by the processor's time."""
+    marks = [time.process_time()]
+    law = Law.of(world)
+    marks.append(time.process_time())
+    kernels.neighbours(law.table)
+    marks.append(time.process_time())
+    totals = kernels.weight_totals(law.table, law.levels, law.weights, ids=torch.arange(world.words))
+    logs = floor_logs(law.plan.weights).tolist(), floor_logs(totals.numpy()).tolist()
+    most, least = kernels.log_extremes(law.table, law.levels, *logs)
+    exact = exact_epsilon(most.tolist(), least.tolist())
+    marks.append(time.process_time())
+    table, index, certificate = (round(b - a, 3) for a, b in itertools.pairwise(marks))
+    found = {"table_seconds": table, "index_seconds": index, "certificate_seconds": certificate}
+    return {"eps_range": law.plan.eps_range, "eps_exact": exact, **found}
