@@ -30,6 +30,7 @@ def describe(device: str, threads: int, packages: Sequence[str] = ("torch",)) ->
         "privkt": build["version"],
         "privkt_source": _source(),
         "cpu_isa": build["cpu_isa"],
+        "token_isa": build["token_isa"],
         "compiler": build["compiler"],
     }
 
