@@ -25,6 +25,7 @@ from privkt.contracts.messages import (
     Message,
     Model,
     Outcome,
+    Parcel,
     SoftPrompt,
     Texts,
 )
@@ -71,6 +72,7 @@ __all__ = [
     "Model",
     "NoProgress",
     "Outcome",
+    "Parcel",
     "PerturbationPlan",
     "Plan",
     "Prediction",

@@ -163,14 +163,17 @@ class PerturbationPlan:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run will do, from declared numbers alone; `privkt plan` prints it."""
+    """What a run will do, from declared numbers alone; `privkt plan` prints it.
+
+    `bytes_out` is None where it follows from a model's shape, which no plan reads.
+    """
 
     trainings: tuple[TrainingPlan, ...] = ()
     perturbations: tuple[PerturbationPlan, ...] = ()
     llm_requests: int = 0
     llm_prompt_tokens: int = 0
     llm_new_tokens: int = 0
-    bytes_out: int = 0
+    bytes_out: int | None = 0
     crosses: tuple[str, ...] = ()
     not_covered: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
