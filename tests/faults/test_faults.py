@@ -26,6 +26,8 @@ PACKAGES = (
     "privkt_openai",
     "privkt_fdkt",
     "privkt_fedcot",
+    "privkt_knowledgesg",
+    "privkt_dp_synth",
 )
 FAILED = 1  # pytest's exit code for "tests ran and some failed"
 
