@@ -137,7 +137,9 @@ class DPSynth(TransferMethod):
             raise RefusedInput("dp_synth: predict needs the small model; give the role `slm` and run the method again")
         template = make_template(self.config.template, labels)
         task = TaskModel(models["slm"], self.config.slm, template.names, seed=0)
-        found = task.probabilities(outcome.model, texts) if texts else []
+        if not texts:
+            return []
+        found = task.probabilities(outcome.model, texts)
         return [Prediction(task.labels[int(row.argmax())], float(row.max())) for row in found]
 
     def _template(self, client: ClientId, labels: Sequence[str] | None) -> Template:
