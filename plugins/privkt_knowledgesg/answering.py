@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from privkt.contracts import Backend, ChatTurn, Progress, Prompt, Sampling
@@ -12,6 +12,7 @@ from privkt.synthesis.asking import ask
 from privkt.synthesis.filters import FilterReport, strip_decoration
 from privkt_knowledgesg.config import ProfessionalConfig
 from privkt_knowledgesg.pairs import Pair, PairTemplate
+from privkt_knowledgesg.scoring import label_in
 
 # How models decline; a doctor who says that a patient cannot do something declines nothing.
 _REFUSAL = re.compile(
@@ -47,8 +48,12 @@ def answer(
     journal: Path,
     progress: Progress | None = None,
     title: str = "asking the professional model",
+    names: Mapping[str, str] | None = None,
 ) -> tuple[tuple[Pair, ...], FilterReport]:
-    """(pairs of an instruction and the professional model's response, counts of what was dropped)."""
+    """(pairs of an instruction and the professional model's response, counts of what was dropped).
+
+    `names`: those of labels, if a response is to become one of them.
+    """
     prompts: list[Prompt] = [_prompt(pair.question, template, chat=chat) for pair in questions]
     sampling = Sampling(
         max_new_tokens=config.max_tokens,
@@ -70,8 +75,12 @@ def answer(
             dropped["refusal"] += 1
         elif len(text.split()) < config.min_words:
             dropped["response too short"] += 1
-        else:
+        elif names is None:
             pairs.append(Pair(pair.question, text))
+        elif (label := label_in(text, names)) is None:
+            dropped["no label in the response"] += 1
+        else:
+            pairs.append(Pair(pair.question, names[label]))
     return tuple(pairs), FilterReport(len(questions), len(pairs), dict(dropped))
 
 

@@ -80,13 +80,18 @@ class FilterConfig(_Block):
 
 
 class ProfessionalConfig(_Block):
-    """How the professional model is asked for responses. `licence` is what its makers say about using its output."""
+    """How the professional model is asked for responses. `licence` is what its makers say about using its output.
+
+    `as_label`: where responses are labels, one becomes the name of the label whose name it has first, and one without
+    any is dropped.
+    """
 
     licence: str | None = None
     max_tokens: int = Field(default=128, ge=1)
     temperature: float = Field(default=0.0, ge=0)
     top_p: float = Field(default=1.0, gt=0, le=1)
     min_words: int = Field(default=1, ge=1)
+    as_label: bool = True
     layout: Literal["auto", "continue", "chat"] = "auto"
     portion: int = Field(default=32, ge=1)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -49,11 +49,20 @@ def load_seeds(config: SeedsConfig | None) -> tuple[Seed, ...]:
 class Server:
     """One client's part at the server. Everything it sees is the adapter that crossed, public, or its own.
 
-    `name` is the folder of that client's answers in the step's folder.
+    `name` is the folder of that client's answers in the step's folder, `names` those of its labels, if it declares any.
     """
 
-    def __init__(self, site: ServerSite, config: KnowledgeSGConfig, template: PairTemplate, name: str) -> None:
-        self.site, self.config, self.template, self.name = site, config, template, name
+    def __init__(
+        self,
+        site: ServerSite,
+        config: KnowledgeSGConfig,
+        template: PairTemplate,
+        name: str,
+        names: Mapping[str, str],
+    ) -> None:
+        self.site, self.config, self.template = site, config, template
+        wants_labels = config.fields.response == "label" and config.professional.as_label
+        self.names = dict(names) if wants_labels else None
         self.folder = site.folder / name
         self.professional = site.model("professional")
         self.chat = uses_chat(self.professional, config.professional.layout)
@@ -124,6 +133,7 @@ class Server:
             journal=self.folder / f"answers-{arm.value}.jsonl",
             progress=self.site.progress,
             title=f"asking the professional model: {arm.heading}",
+            names=self.names,
         )
         self.report[f"answered: {arm.value}"] = filtered.to_json()
         return made

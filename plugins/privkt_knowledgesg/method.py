@@ -79,7 +79,8 @@ class KnowledgeSG(TransferMethod):
 
         reports: dict[ClientId, Any] = {}
         for client in sorted(received):
-            server = Server(site, self.config, self._template(), _place(client))
+            names = self._names(site.clients[client].labels)
+            server = Server(site, self.config, self._template(), _place(client), names)
             pairs = server.answered(received[client])
             site.state.save(f"pairs-{_place(client)}", to_texts(pairs))
             site.state.save(f"adapter-{_place(client)}", received[client])

@@ -137,6 +137,20 @@ def test_responses_are_dropped_and_counted(tmp_path):
     assert report.dropped == {"empty response": 1, "refusal": 1, "response too short": 1}
 
 
+def test_responses_become_labels_where_labels_are_asked_for(tmp_path):
+    class Wordy(Professional):
+        def said(self, prompt):
+            return "I would call it Positive." if "one" in prompt else "Hard to say."
+
+    names = {"0": "negative", "2": "positive"}
+    found, report = answer(
+        [Pair("one"), Pair("two")], TEMPLATE, Wordy(), ProfessionalConfig(), chat=False, seed=0,
+        journal=tmp_path / "answers.jsonl", names=names,
+    )  # fmt: skip
+    assert found == (Pair("one", "positive"),)
+    assert report.dropped == {"no label in the response": 1}
+
+
 def writer(config, professional=None):
     made = KnowledgeSGConfig.model_validate(config)
     return Writer(made, TEMPLATE, SEEDS, professional, chat=False, seed=3)

@@ -3,11 +3,13 @@
 import json
 
 import pytest
+from privkt_knowledgesg.arms import Arm
 
 from privkt.config import parse_config
 from privkt.plugins import get_manager
-from privkt.privacy import Ledger, epsilon, event_from_json
+from privkt.privacy import Ledger, RefusedInput, epsilon, event_from_json
 from privkt.runtime.local import LocalRuntime
+from privkt.runtime.prediction import predict_texts
 
 
 def write_rows(path, count, start=0, who="patient"):
@@ -85,3 +87,68 @@ def test_a_whole_run_of_two_clients_and_two_seeds(raw, tmp_path):
     private = [json.loads(line)["text"].encode() for line in (tmp_path / "a.jsonl").read_text().splitlines()]
     outbound = b"".join(p.read_bytes() for p in (result.path / "outbound").rglob("*") if p.is_file())
     assert not any(row in outbound for row in private)
+
+
+def test_every_baseline_runs_and_the_student_may_start_from_the_adapter(raw, tmp_path):
+    block = raw["knowledgesg"]
+    block["baselines"] = [arm.value for arm in Arm]
+    block["student"] = block["student"] | {"start": "adapter"}
+    block["writing"] = block["writing"] | {"shape": "pair", "count": 2, "max_tokens": 40}
+    raw |= {"clients": raw["clients"][:1], "models": raw["models"] | {"judge": raw["models"]["base"]}}
+    result = run(raw, tmp_path)
+    outcome = result.outcomes["a"][0]
+    # A random model writes no response mark, so arms that want pairs of it have none, and the notes say so.
+    missing = {Arm.DP_PAIRS.heading}
+    assert set(outcome.scores) == {arm.heading for arm in Arm} - missing
+    assert set(outcome.notes["not_measured"]) == missing
+    assert all("unreadable_verdicts" in scores for scores in outcome.scores.values())
+    assert [c.step for c in result.crossed] == ["tune"]
+    found = predict_texts(result.path, ["what helps against a cold?"])
+    assert len(found) == 1
+    assert 0 <= found[0].probability <= 1
+    assert set(outcome.model.files) >= {"adapter_config.json", "adapter_model.safetensors"}
+    assert str(tmp_path).encode() not in outcome.model.files["adapter_config.json"]
+
+
+def test_a_run_that_was_cut_sends_the_same_adapter_and_pays_once(raw, tmp_path, monkeypatch):
+    from privkt_knowledgesg.distilling import Server
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    raw |= {"clients": raw["clients"][:1]}
+    raw["knowledgesg"]["baselines"] = []
+    with monkeypatch.context() as patched:
+        patched.setattr(Server, "_taught", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run(raw, tmp_path)
+    sent = {p.name: p.read_bytes() for p in (tmp_path / "run" / "outbound").rglob("*") if p.is_file()}
+    result = run(raw, tmp_path)
+    assert {p.name: p.read_bytes() for p in (tmp_path / "run" / "outbound").rglob("*") if p.is_file()} == sent
+    assert len(Ledger.open("visits-a").charges()) == 1
+    assert result.outcomes["a"][0].scores
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"seeds": {"path": "x", "public": False}}, "public"),
+        ({"writin": {}}, "did you mean 'writing'"),
+        ({"template": {"name": "custom"}}, "must hold {question} once"),
+        ({"tuning": {"batch_size": 25}}, "at most the declared size 24"),
+        ({"writing": {"max_tokens": 900}}, "must take about"),
+    ],
+)
+def test_bad_settings_are_refused_before_anything_is_spent(raw, tmp_path, change, said):
+    raw["knowledgesg"] |= change
+    with pytest.raises(RefusedInput) as refused:
+        run(raw, tmp_path)
+    assert said in str(refused.value)
+    assert not (tmp_path / "run").exists()
+
+
+def test_missing_columns_are_refused_before_the_charge(raw, tmp_path):
+    raw["knowledgesg"]["fields"] = {"response": "reply"}
+    with pytest.raises(RefusedInput, match="must have a column 'reply'"):
+        run(raw, tmp_path)
+    assert not Ledger.open("visits-a").charges()

@@ -108,7 +108,7 @@ def test_labelled_data_are_scored_by_label_and_a_judge_scores_free_text(block, m
     private = Rows(rows(0, 24).text, labels, tuple(map(str, range(24))))
     for changes, held, judge, wanted in (
         (
-            {"fields": {"response": "label"}, "label_names": NAMES},
+            {"fields": {"response": "label"}, "label_names": NAMES, "professional": {"as_label": False}},
             private,
             None,
             {"accuracy", "weighted_f1", "unparsed"},
