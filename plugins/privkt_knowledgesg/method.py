@@ -118,7 +118,7 @@ class KnowledgeSG(TransferMethod):
     def predict(
         self, models: Mapping[str, Backend], outcome: Outcome, texts: Sequence[str], labels: Sequence[str]
     ) -> list[Prediction]:
-        """Each text's label by the words of the final adapter's answer, or, without labels, the answer itself.
+        """The likeliest answer to each text among the labels' names, or, where responses are free, the answer written.
 
         Units: `probability` is that of the label's name among all of them, or of the whole answer, after the prompt.
         """

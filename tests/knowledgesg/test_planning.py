@@ -6,6 +6,7 @@ from privkt_knowledgesg.config import KnowledgeSGConfig
 from privkt_knowledgesg.method import KnowledgeSG
 from pydantic import ValidationError
 
+from privkt.cli.running import plan_lines
 from privkt.contracts import PublicFacts
 from privkt.privacy import Budget, RefusedInput
 
@@ -56,6 +57,11 @@ def test_small_batches_are_warned_of_and_large_ones_refused(block):
     assert any("mostly noise" in line and "tuning.batch_size" in line for line in few.warnings)
     with pytest.raises(RefusedInput, match=r"knowledgesg\.tuning\.batch_size must be at most the declared size 20"):
         plan(block(tuning={"batch_size": 21}), size=20)
+
+
+def test_the_plan_in_words_does_not_invent_a_size(block):
+    lines = list(plan_lines(plan(block())))
+    assert any("bytes that will cross" in line and "follow from the model's shape" in line for line in lines)
 
 
 def test_every_baseline_is_in_a_comparison_and_seeds_are_needed_for_one(block):
