@@ -3,8 +3,8 @@
 python benchmarks/knowledgesg_domains.py --data FOLDER [--domain medicine] [--professional FOLDER] [--base FOLDER]
 
 FOLDER holds healthcaremagic/ and financial_phrasebank/, each with train.jsonl and test.jsonl: {"input": ...,
-"output": ...} and {"text": ..., "label_text": ...}. Public seeds are written below. Everything else is that of the
-examples knowledgesg-medical.yaml and knowledgesg-finance.yaml. The professional model is a stand-in: a general one,
+"output": ...} and {"text": ..., "label_text": ...}. Seeds and everything else are those of the examples
+knowledgesg-medical.yaml and knowledgesg-finance.yaml. The professional model is a stand-in: a general one,
 larger than the base. The same command goes on where an interrupted one stopped, and what pieces of it found adds up in
 one results file. `--names` trains on a copy with planted names, once without privacy and once with, and counts how many
 come back.
@@ -36,24 +36,6 @@ HERE = Path(__file__).parent
 SEEDS = (0, 1, 2)
 FOLDERS = {"medicine": "healthcaremagic", "finance": "financial_phrasebank"}
 EXAMPLES = {"medicine": "knowledgesg-medical", "finance": "knowledgesg-finance"}
-PUBLIC = {
-    "medicine": (
-        "I have had a dull headache behind my eyes for three days, worse in the evening. Should I see someone?",
-        "My son is four and woke up with a fever and a barking cough. What can I give him tonight?",
-        "Since I began a new blood pressure tablet my ankles swell by the afternoon. Is that the tablet?",
-        "I am 52 and my knee clicks and hurts when I go down stairs. Which exercises are safe?",
-        "How long after a tooth was pulled may I go swimming again?",
-        "My mother forgets names lately and asks the same thing twice. When should I worry?",
-    ),
-    "finance": (
-        "Net sales of the quarter rose to EUR 41 million from EUR 36 million a year before.",
-        "The ferry operator cut its outlook after fuel costs climbed faster than fares.",
-        "The board meets on Thursday to decide where next year's general meeting will be held.",
-        "Orders for paper machines fell by a third, and two hundred jobs will go.",
-        "The bakery chain will open six shops in Tampere and Turku by the autumn.",
-        "The company signed a frame agreement on cleaning services with the city.",
-    ),
-}
 TINY_ROWS = 24
 TINY = {
     "tuning": {"batch_size": 12, "epochs": 1, "max_length": 96},
@@ -72,7 +54,7 @@ NAMES = tuple(_NAMES.split())
 
 
 def prepare(options: argparse.Namespace, domain: str, target: Path) -> dict[str, Path]:
-    """The files of one domain: whole, or their first rows, and the public seeds."""
+    """The files of one domain: whole, or their first rows."""
     target.mkdir(parents=True, exist_ok=True)
     found = {}
     for split in ("train", "test"):
@@ -83,8 +65,6 @@ def prepare(options: argparse.Namespace, domain: str, target: Path) -> dict[str,
         count = TINY_ROWS if options.tiny else len(lines)
         found[split] = target / f"{split}-{count}.jsonl"
         found[split].write_text("".join(line + "\n" for line in lines[:count]), encoding="utf-8")
-    found["seeds"] = target / "seeds.jsonl"
-    found["seeds"].write_text("".join(json.dumps({"text": text}) + "\n" for text in PUBLIC[domain]), encoding="utf-8")
     return found
 
 
@@ -93,7 +73,6 @@ def settings(options: argparse.Namespace, domain: str) -> RunConfig:
     raw = load_config(HERE.parent / "examples" / f"{EXAMPLES[domain]}.yaml").model_dump(mode="json")
     files = prepare(options, domain, options.runs / domain / "data")
     block = merged(raw.pop("method_config"), TINY if options.tiny else {})
-    block["seeds"] = {"source": "json", "path": str(files["seeds"].absolute()), "text": "text", "public": True}
     raw["knowledgesg"] = block
     size = sum(1 for _ in files["train"].open(encoding="utf-8"))
     raw["clients"][0]["data"] |= {

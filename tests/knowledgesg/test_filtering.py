@@ -137,6 +137,20 @@ def test_responses_are_dropped_and_counted(tmp_path):
     assert report.dropped == {"empty response": 1, "refusal": 1, "response too short": 1}
 
 
+def test_a_model_that_chats_is_told_the_task(tmp_path):
+    class Chatty(Professional):
+        def generate(self, prompts, sampling, progress=None):
+            self.log["prompts"] += prompts
+            return [Generation("Rest well.") for _ in prompts]
+
+    template, model = make_pair_template(PairTemplateConfig(name="chatdoctor", task="Be a doctor.")), Chatty()
+    found, _ = answer(
+        [Pair("I cough.")], template, model, ProfessionalConfig(), chat=True, seed=0, journal=tmp_path / "a.jsonl"
+    )
+    assert found == (Pair("I cough.", "Rest well."),)
+    assert [turn.content for prompt in model.log["prompts"] for turn in prompt] == ["Be a doctor.\n\nI cough."]
+
+
 def test_responses_become_labels_where_labels_are_asked_for(tmp_path):
     class Wordy(Professional):
         def said(self, prompt):
