@@ -46,7 +46,8 @@ class WritingConfig(_Block):
     """How instructions are written: `count` of them, from prompts whose seeds come from `seeding`, in turns.
 
     "public" shows `shots` seeds, "header" none, "own" `shots` of what the model wrote before. `shape`: "instruction"
-    stops before the response, "pair" lets the model write both in one go.
+    stops before the response, "pair" lets the model write both in one go. `max_tokens` is an instruction's length; a
+    response of the writer has as many more as one of the professional model.
     """
 
     count: int = Field(default=500, ge=1)

@@ -73,9 +73,11 @@ def professional_tokens(config: KnowledgeSGConfig, template: PairTemplate) -> tu
 def context_needed(config: KnowledgeSGConfig, template: PairTemplate) -> dict[str, int]:
     """Tokens of the longest prompt with its answer, by role."""
     frame = int(_TOKENS_A_WORD * len(template.prompt("").split())) + 1
+    pairs = config.writing.shape == "pair" or Arm.DP_PAIRS in config.arms
+    written = config.writing.max_tokens + (config.professional.max_tokens if pairs else 0)
     shown = config.writing.shots * config.writing.max_tokens if config.seeds or "own" in config.writing.seeding else 0
     return {
-        "base": frame + max(shown + config.writing.max_tokens, config.scoring.max_tokens + config.writing.max_tokens),
+        "base": frame + max(shown + written, config.scoring.max_tokens + config.writing.max_tokens),
         "professional": frame + config.writing.max_tokens + config.professional.max_tokens,
     }
 

@@ -71,7 +71,7 @@ class Writer:
             answers = ask(
                 model,
                 prompts,
-                self._sampling(pairs, self.seed + 7919 * number),
+                self._sampling(rule.max_tokens, self.seed + 7919 * number, pairs=pairs),
                 journal=folder / f"round-{number:03}.jsonl",
                 portion=rule.portion,
                 progress=self.progress,
@@ -91,7 +91,7 @@ class Writer:
         answers = ask(
             model,
             [self.template.prompt(pair.question) for pair in pairs],
-            self._sampling(True, self.seed),
+            self._sampling(0, self.seed, pairs=True),
             journal=journal,
             portion=rule.portion,
             progress=self.progress,
@@ -106,11 +106,12 @@ class Writer:
         found = self.template.read(answer.text)
         return found if pairs else Pair(found.question)
 
-    def _sampling(self, pairs: bool, seed: int) -> Sampling:
+    def _sampling(self, tokens: int, seed: int, *, pairs: bool) -> Sampling:
+        """`tokens` of an instruction; a response has as many more as a professional model's may have."""
         rule, template = self.config.writing, self.template
         stop = (template.question_mark,) if pairs else (template.response_mark, template.question_mark)
         return Sampling(
-            max_new_tokens=rule.max_tokens,
+            max_new_tokens=tokens + (self.config.professional.max_tokens if pairs else 0),
             temperature=rule.temperature,
             top_k=rule.top_k,
             top_p=rule.top_p,

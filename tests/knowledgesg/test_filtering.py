@@ -208,3 +208,19 @@ def test_seeds_must_be_declared_public_and_are_needed_for_public_seeding(block):
     with pytest.raises(ValidationError, match="must have `header` or `own`"):
         KnowledgeSGConfig.model_validate({"writing": {"seeding": ["public"]}})
     assert rows(0, 1).text
+
+
+def test_a_response_in_one_go_has_room_of_its_own(block, tmp_path):
+    seen = []
+
+    class Noting(Base):
+        def generate(self, prompts, sampling, progress=None):
+            seen.append((sampling.max_new_tokens, sampling.stop))
+            return super().generate(prompts, sampling, progress)
+
+    made = writer(block(writing={"count": 1, "max_tokens": 50}, professional={"max_tokens": 70}))
+    pairs = made.write(Noting(), tmp_path / "a", pairs=True).pairs
+    made.write(Noting(), tmp_path / "b", pairs=False)
+    made.respond(Noting(), pairs, tmp_path / "c.jsonl")
+    assert [tokens for tokens, _ in seen] == [120, 50, 70]
+    assert ["### Response:" in stop for _, stop in seen] == [False, True, False]
