@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field
 
-from privkt.contracts import MethodConfig, Recipe, Sampling
+from privkt.contracts import MethodConfig, Sampling
 from privkt.synthesis.filters import Validity
 from privkt.synthesis.finetune import FinetuneConfig
 from privkt.synthesis.sampling import SamplingRule
+from privkt.synthesis.task_model import SlmConfig
 from privkt.synthesis.templates import TemplateConfig
 from privkt_fdkt.arms import Arm
 
@@ -34,47 +35,6 @@ class AskConfig(_Block):
     layout: Literal["auto", "continue", "chat"] = "auto"
     selection_tokens: int = Field(default=24, ge=4)
     portion: int = Field(default=32, ge=1)
-
-
-class SlmConfig(_Block):
-    """How the task model is trained on private and augmented texts.
-
-    `trainable`: "all", "head" or "last:K"; ignored with `lora`. `weights`: candidates for the weight of a foreign
-    text's loss (a private one weighs 1); the best on `validation`, a share of the private rows, is taken. One
-    candidate needs no validation.
-    """
-
-    epochs: float = Field(default=10.0, gt=0)
-    batch_size: int = Field(default=32, ge=1)
-    learning_rate: float = Field(default=1e-3, gt=0)
-    weight_decay: float = Field(default=0.0, ge=0)
-    max_length: int = Field(default=128, ge=8)
-    trainable: str = "head"
-    lora: dict[str, Any] | None = None
-    weights: tuple[float, ...] = (0.3, 1.0)
-    validation: float = Field(default=0.2, gt=0, lt=1)
-
-    @field_validator("weights")
-    @classmethod
-    def _in_range(cls, weights: tuple[float, ...]) -> tuple[float, ...]:
-        if not weights or not all(0 < w <= 1 for w in weights):
-            raise ValueError("must list at least one weight in (0, 1]")
-        return tuple(sorted(set(weights)))
-
-    def recipe(self, classes: tuple[str, ...], seed: int) -> Recipe:
-        """The recipe of one training."""
-        return Recipe(
-            task="classification",
-            epochs=self.epochs,
-            batch_size=self.batch_size,
-            learning_rate=self.learning_rate,
-            weight_decay=self.weight_decay,
-            max_length=self.max_length,
-            labels=classes,
-            lora=self.lora,
-            trainable=self.trainable,
-            seed=seed,
-        )
 
 
 class FDKTConfig(MethodConfig):

@@ -18,7 +18,6 @@ from privkt.contracts import (
     Outcome,
     Plan,
     Prediction,
-    Privacy,
     PublicFacts,
     ServerSite,
     Texts,
@@ -30,7 +29,8 @@ from privkt.contracts import (
 from privkt.privacy import Budget, RefusedInput, Release
 from privkt.synthesis.arms import possible_arms
 from privkt.synthesis.finetune import tune_generator
-from privkt.synthesis.sampling import Sampled, SamplingRule, sample_labelled
+from privkt.synthesis.planning import privacy_of
+from privkt.synthesis.sampling import Sampled, draw_labelled
 from privkt.synthesis.templates import Template, make_template
 from privkt_fdkt import planning
 from privkt_fdkt.arms import Arm
@@ -61,15 +61,7 @@ class FDKT(TransferMethod):
         template = self._template(site.id, site.data.labels)
         arms = self._possible_arms(site)
         rows = site.data.load()
-        privacy = Privacy(
-            budget=site.budget,
-            size=site.data.size,
-            run_id=site.run_id,
-            purpose=planning.PURPOSE,
-            fingerprint=site.data.fingerprint,
-            data_set_id=site.data_set_id,
-            data_changed=site.data.data_changed,
-        )
+        privacy = privacy_of(site, planning.PURPOSE)
         common: dict[str, Any] = {"seed": site.seed, "progress": site.progress}
         generator, recipe = site.model("generator"), self.config.generator
         release = tune_generator(
@@ -89,7 +81,7 @@ class FDKT(TransferMethod):
         """Drawing synthetic texts from the private generator"""
         release = site.state.load_release("generator")
         drawn = release.map(
-            _draw,
+            draw_labelled,
             public={
                 "backend": site.model("generator"),
                 "template": self._template(site.id, site.data.labels),
@@ -168,7 +160,7 @@ class FDKT(TransferMethod):
         self, models: Mapping[str, Backend], outcome: Outcome, texts: Sequence[str], labels: Sequence[str]
     ) -> list[Prediction]:
         """The most probable label of each text by the final small model."""
-        from privkt_fdkt.learning import TaskModel
+        from privkt.synthesis.task_model import TaskModel
 
         if not isinstance(outcome.model, Adapter | Model):
             raise TypeError("fdkt: the outcome has no small model; run the method to its end first")
@@ -186,7 +178,7 @@ class FDKT(TransferMethod):
         self, site: ClientSite, template: Template, arms: Sequence[Arm]
     ) -> dict[Arm, Sequence[LabelledText]]:
         """The arms without a guarantee: made here, by a model in this process, so that nothing crosses."""
-        from privkt_fdkt.learning import rows_of, sample_of_each
+        from privkt.synthesis.task_model import rows_of, sample_of_each
         from privkt_fdkt.serving import serve
 
         found: dict[Arm, Sequence[LabelledText]] = {}
@@ -196,7 +188,7 @@ class FDKT(TransferMethod):
             else:
                 weights = site.state.load("generator-without-noise")
                 rule = self.config.sampling_rule(site.seed)
-                shown = tuple(_draw(weights, site.model("generator"), template, rule, site.progress).texts)
+                shown = tuple(draw_labelled(weights, site.model("generator"), template, rule, site.progress).texts)
             # No folder: prompts that hold private text, and answers to them, are kept nowhere.
             written, _ = serve(
                 shown,
@@ -215,14 +207,6 @@ class FDKT(TransferMethod):
     def _possible_arms(self, site: ClientSite) -> tuple[Arm, ...]:
         """The config's arms; those without a guarantee only where a model of this process can write for them."""
         return possible_arms(self.name, self.config.arms, site, missing=self.config.missing_models)
-
-
-def _draw(weights: Adapter | Model, backend: Backend, template: Template, rule: SamplingRule, progress: Any) -> Sampled:
-    generator = backend.with_weights(weights)
-    try:
-        return sample_labelled(generator, template, rule, progress)
-    finally:
-        generator.release_memory()
 
 
 def _texts(drawn: Sampled) -> Texts:

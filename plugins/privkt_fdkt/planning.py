@@ -5,25 +5,14 @@ from __future__ import annotations
 import math
 
 from privkt.contracts import Plan, PublicFacts, TrainingPlan
-from privkt.privacy import (
-    Budget,
-    Guarantee,
-    Kind,
-    RefusedInput,
-    calibrate_noise,
-    epsilon,
-    noise_per_coordinate,
-    poisson_gaussian_event,
-    replace_one_epsilon,
-    sampler_share,
-)
+from privkt.privacy import Budget
 from privkt.privacy.guarantee import HALF_PRECISION
+from privkt.synthesis.planning import plan_training, training_warnings
 from privkt.synthesis.templates import Template
 from privkt_fdkt.arms import Arm
 from privkt_fdkt.config import FDKTConfig
 
 PURPOSE = "fdkt: fine-tune the generator"
-MOSTLY_NOISE = 0.05
 _TOKENS_A_WORD = 1.4
 _BYTES_A_TOKEN = 5
 _SELECTION_FRAME = 130
@@ -31,41 +20,8 @@ _PROMPT_FRAME = 20
 
 
 def training_plan(config: FDKTConfig, facts: PublicFacts, budget: Budget) -> TrainingPlan:
-    """The one private training, the generator's.
-
-    Raises: RefusedInput, for a batch larger than the declared data; InvalidBudget, for an impossible delta.
-    """
-    recipe = config.generator
-    if recipe.batch_size > facts.size:
-        raise RefusedInput(
-            f"fdkt.generator.batch_size must be at most the declared size {facts.size}, got {recipe.batch_size}; "
-            "lower it or declare more data"
-        )
-    budget.validate_for(facts.size)
-    steps = max(1, math.ceil(recipe.epochs * facts.size / recipe.batch_size - 1e-9))
-    rate = recipe.batch_size / facts.size
-    spendable = budget.delta - sampler_share(budget.delta)
-    noise = calibrate_noise(budget.epsilon, spendable, rate, steps, budget.neighbouring)
-    event = poisson_gaussian_event(noise, rate, steps)
-    guarantee = Guarantee(
-        Kind.APPROXIMATE,
-        epsilon(event, spendable, budget.neighbouring),
-        budget.delta,
-        unit=budget.unit,
-        neighbouring=budget.neighbouring,
-        conditional_on=(f"N = {facts.size} is public",),
-        proof="docs/proofs/dpsgd.md",
-        replace_one_epsilon=replace_one_epsilon(event, spendable),
-    )
-    return TrainingPlan(
-        purpose=PURPOSE,
-        noise_multiplier=noise,
-        sampling_rate=rate,
-        steps=steps,
-        delta=budget.delta,
-        guarantee=guarantee,
-        noise_per_coordinate=noise_per_coordinate(noise, rate, facts.size),
-    )
+    """The one private training, the generator's (see `privkt.synthesis.planning`)."""
+    return plan_training(config.generator, facts, budget, purpose=PURPOSE, where="fdkt.generator")
 
 
 def make_plan(config: FDKTConfig, template: Template, facts: PublicFacts, budget: Budget) -> Plan:
@@ -125,15 +81,7 @@ def _tokens(text: str) -> int:
 
 
 def _warnings(config: FDKTConfig, facts: PublicFacts, training: TrainingPlan) -> list[str]:
-    found = []
-    noise = training.noise_per_coordinate
-    if noise > MOSTLY_NOISE:
-        found.append(
-            f"noise per coordinate of the mean gradient is {noise:.2g} clip norms, above {MOSTLY_NOISE}: the generator "
-            "will learn mostly noise; raise generator.batch_size and generator.epochs, or use more data"
-        )
-    if training.steps < 8:
-        found.append(f"{training.steps} steps are few for a fine-tune; raise generator.epochs")
+    found = training_warnings(training, "generator")
     if config.min_words * _TOKENS_A_WORD > config.max_tokens:
         found.append(
             f"min_words = {config.min_words} hardly fits into max_tokens = {config.max_tokens}: most texts will be "

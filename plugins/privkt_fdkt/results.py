@@ -9,11 +9,11 @@ from typing import Any
 from privkt.contracts import ClientSite, LabelledText, Outcome
 from privkt.privacy import RefusedInput
 from privkt.synthesis.arms import ArmResults
+from privkt.synthesis.overlap import overlap_report
+from privkt.synthesis.task_model import TaskModel, TrainingSet, rows_of, scores
 from privkt.synthesis.templates import Template
 from privkt_fdkt.arms import Arm
 from privkt_fdkt.config import FDKTConfig
-from privkt_fdkt.learning import TaskModel, TrainingSet, rows_of, scores
-from privkt_fdkt.overlap import overlap_report
 
 NOT_PRIVATE = "the final small model was trained on the private rows themselves: it is not private"
 

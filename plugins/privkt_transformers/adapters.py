@@ -28,22 +28,35 @@ def with_adapter(base: Loaded, adapter: Adapter) -> Loaded:
 
     Raises: BackendError, when the adapter belongs to another architecture.
     """
-    network = clone(base.network)
-    with tempfile.TemporaryDirectory(prefix="privkt-") as folder:
-        for name in (CONFIG, WEIGHTS):
-            if name not in adapter.files:
-                raise BackendError(f"adapter: it must hold {name}, and it does not; train it again")
-            Path(folder, name).write_bytes(adapter.files[name])
-        try:
-            with quiet_transformers():
-                wrapped = PeftModel.from_pretrained(network, folder, autocast_adapter_dtype=False)
-        except (ValueError, KeyError, RuntimeError) as error:
-            raise BackendError(
-                f"adapter: it must fit {base.folder.name!r}, and PEFT raised {type(error).__name__}; use it over the "
-                "model that it was trained on"
-            ) from None
+    wrapped = _wrapped(clone(base.network), adapter, base.folder.name, trainable=False)
     inner = wrapped.get_base_model().to(base.dtype).eval().requires_grad_(False)
     return replace(base, network=inner, weights_id=None)
+
+
+def resume_adapter(network: nn.Module, adapter: Adapter, name: str) -> PeftModel:
+    """A network (a clone of its own) with an adapter in float32, the only part that is trained, to go on with.
+
+    Raises: BackendError, when the adapter belongs to another architecture than that of the model `name`.
+    """
+    return _wrapped(network, adapter, name, trainable=True)
+
+
+def _wrapped(network: nn.Module, adapter: Adapter, name: str, *, trainable: bool) -> PeftModel:
+    with tempfile.TemporaryDirectory(prefix="privkt-") as folder:
+        for file in (CONFIG, WEIGHTS):
+            if file not in adapter.files:
+                raise BackendError(f"adapter: it must hold {file}, and it does not; train it again")
+            Path(folder, file).write_bytes(adapter.files[file])
+        try:
+            with quiet_transformers():
+                return PeftModel.from_pretrained(
+                    network, folder, is_trainable=trainable, autocast_adapter_dtype=trainable
+                )
+        except (ValueError, KeyError, RuntimeError) as error:
+            raise BackendError(
+                f"adapter: it must fit {name!r}, and PEFT raised {type(error).__name__}; use it over the model that it "
+                "was trained on"
+            ) from None
 
 
 def with_soft_prompt(base: Loaded, prompt: SoftPrompt) -> Loaded:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -179,7 +180,10 @@ class TransformersBackend(Backend):
     @property
     def identity(self) -> str:
         """What a training of this backend depends on beside its examples and recipe."""
-        return f"{self.place_of_weights.fetch()}|{self.settings.model_dump_json()}"
+        adapter = ""
+        if isinstance(self.weights, Adapter):
+            adapter = hashlib.sha256(b"".join(v for _, v in sorted(self.weights.files.items()))).hexdigest()
+        return f"{self.place_of_weights.fetch()}|{self.settings.model_dump_json()}|{adapter}"
 
     @property
     def inference_dtype(self) -> torch.dtype:
@@ -201,12 +205,14 @@ class TransformersBackend(Backend):
         return self._load(self.inference_dtype)
 
     def base_for(self, *, float32: bool) -> Loaded:
-        """What a training begins from; its weights are shared, so it works on copies."""
+        """What a training begins from; its weights are shared, so it works on copies. An adapter is left out."""
         import torch
 
+        if isinstance(self.weights, Adapter):
+            return self._load(torch.float32 if float32 else self.inference_dtype, bare=True)
         return self._load(torch.float32) if float32 else self.loaded
 
-    def _load(self, dtype: torch.dtype) -> Loaded:
+    def _load(self, dtype: torch.dtype, *, bare: bool = False) -> Loaded:
         import torch
 
         from privkt_transformers import adapters
@@ -223,6 +229,8 @@ class TransformersBackend(Backend):
             generative=place.generative,
             user=self,
         )
+        if bare:
+            return base
         if isinstance(self.weights, Adapter):
             return adapters.with_adapter(base, self.weights)
         if isinstance(self.weights, SoftPrompt):

@@ -84,9 +84,10 @@ def _plainly(
 ) -> Adapter | Model:
     checkpoint = Checkpoint(folder, examples, recipe, backend.identity)
     if not checkpoint.finished():
+        adapter = backend.weights if isinstance(backend.weights, Adapter) else None
         base = backend.base_for(float32=needs_float32(recipe, lora))
         rows = encode_examples(base, examples, recipe)
-        trained = trainable_copy(base, recipe, lora)
+        trained = trainable_copy(base, recipe, lora, adapter)
         train_rows(backend, trained, rows, examples, recipe, checkpoint, progress)
         checkpoint.finish(lambda place: _write(trained, place, backend))
     return read_adapter(checkpoint.result) if lora is not None else Model(checkpoint.result)

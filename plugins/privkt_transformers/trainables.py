@@ -9,9 +9,9 @@ from typing import Any
 from peft import PeftModel
 from torch import nn
 
-from privkt.contracts import Recipe
+from privkt.contracts import Adapter, Recipe
 from privkt.privacy import RefusedInput
-from privkt_transformers.adapters import add_lora
+from privkt_transformers.adapters import add_lora, resume_adapter
 from privkt_transformers.loading import Loaded, clone
 from privkt_transformers.options import LoraOptions
 
@@ -31,9 +31,10 @@ class Trainable:
         return {name: p for name, p in self.loaded.network.named_parameters() if p.requires_grad}
 
 
-def trainable_copy(base: Loaded, recipe: Recipe, lora: LoraOptions | None) -> Trainable:
+def trainable_copy(base: Loaded, recipe: Recipe, lora: LoraOptions | None, adapter: Adapter | None = None) -> Trainable:
     """A copy of the model, in training mode, that shares whatever it does not train.
 
+    `adapter`: one to go on with, in place of a fresh one.
     Edge cases: `lora` wins over `recipe.trainable`; trained weights are float32 whatever the shared ones are ("all" and
         "last:K" want a float32 `base`).
     Raises: RefusedInput, for a `trainable` that is not one.
@@ -41,7 +42,10 @@ def trainable_copy(base: Loaded, recipe: Recipe, lora: LoraOptions | None) -> Tr
     if lora is not None:
         bare = clone(base.network)
         _suit_attention(bare, base, recipe)
-        wrapped = add_lora(bare, lora, generative=base.generative, seed=recipe.seed)
+        if adapter is None:
+            wrapped = add_lora(bare, lora, generative=base.generative, seed=recipe.seed)
+        else:
+            wrapped = resume_adapter(bare, adapter, base.folder.name)
         return Trainable(replace(base, network=wrapped.get_base_model().train(), weights_id=None), wrapped.train())
     network = base.network
     prefixes = None if recipe.trainable == "all" else _last_layers(network, recipe.trainable)

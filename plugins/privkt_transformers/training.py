@@ -55,8 +55,9 @@ def train(
 
 def lora_of(backend: TransformersBackend, recipe: Recipe) -> LoraOptions | None:
     """The adapter to train, if any."""
-    if recipe.lora is not None:
-        return parse_lora(recipe.lora, "recipe.lora")
+    if recipe.lora is not None or isinstance(backend.weights, Adapter):
+        # An adapter that is in place goes on with its own rank and targets, whatever the recipe says of new ones.
+        return parse_lora(recipe.lora or {}, "recipe.lora")
     return backend.settings.lora if recipe.trainable == "all" else None
 
 
@@ -80,10 +81,11 @@ def check_recipe(
         raise RefusedInput(
             f"recipe.microbatch_size: must be a whole number above 0 or auto, got {size!r}; leave it out"
         )
-    if isinstance(backend.weights, Adapter | SoftPrompt):
+    goes_on = isinstance(backend.weights, Adapter) and recipe.task == "causal-lm" and privacy is None
+    if isinstance(backend.weights, Adapter | SoftPrompt) and not goes_on:
         raise RefusedInput(
             f"train: {backend.name!r} must be trained from whole weights, got a backend with an adapter or soft prompt "
-            "in place; train the backend without it"
+            "in place; train the backend without it (only a plain training of next tokens goes on with an adapter)"
         )
     if not examples:
         raise RefusedInput("train: there must be examples, got none; check the data's file and columns")

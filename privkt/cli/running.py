@@ -76,7 +76,8 @@ def plan_lines(made: Plan) -> Iterator[str]:
             f"{made.llm_prompt_tokens:,} tokens sent, at most {made.llm_new_tokens:,} written"
         )
     yield from (f"crosses: {escape(line)}" for line in made.crosses)
-    yield f"bytes that will cross, {seeds}: about {made.bytes_out:,}"
+    size = "follow from the model's shape" if made.bytes_out is None else f"about {made.bytes_out:,}"
+    yield f"bytes that will cross, {seeds}: {size}"
     yield from (f"not covered: {escape(line)}" for line in made.not_covered)
     yield from (f"[yellow]warning:[/yellow] {escape(line)}" for line in made.warnings)
 
@@ -252,10 +253,12 @@ def ask(summary: ReleaseSummary, message: Message) -> bool:
 
 
 def _preview(message: Message) -> list[str]:
-    from privkt.contracts import Adapter, SoftPrompt, Texts
+    from privkt.contracts import Adapter, Parcel, SoftPrompt, Texts
 
     if isinstance(message, Texts):
         return [f"[{row.label}] {row.text}" for row in message]
+    if isinstance(message, Parcel):
+        return [f"{name}: {line}" for name, item in message.items.items() for line in _preview(item)]
     if isinstance(message, Adapter | SoftPrompt):
         return [f"{name}: {len(data):,} bytes" for name, data in message.files.items()]
     return []

@@ -25,6 +25,7 @@ from privkt.contracts.messages import (
     Message,
     Model,
     Outcome,
+    Parcel,
     SoftPrompt,
     Texts,
 )
@@ -72,6 +73,7 @@ __all__ = [
     "Model",
     "NoProgress",
     "Outcome",
+    "Parcel",
     "PerturbationPlan",
     "Plan",
     "Prediction",

@@ -6,6 +6,7 @@ A message carries no private handle and no torch object. `privkt.runtime.wire` t
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -66,6 +67,25 @@ class SoftPrompt:
 
 
 @dataclass(frozen=True)
+class Parcel:
+    """Several messages in one, by name: what one step hands on together. A parcel holds no parcel.
+
+    Raises: ValueError, for a name that is not plain (small letters, digits, dashes) or an item that cannot cross.
+    """
+
+    items: Mapping[str, Texts | Adapter | SoftPrompt]
+
+    def __post_init__(self) -> None:
+        for name, item in self.items.items():
+            if re.fullmatch(r"[a-z0-9][a-z0-9-]{0,63}", name) is None:
+                raise ValueError("Parcel: names must be 1 to 64 small letters, digits and dashes, and one is not")
+            if not isinstance(item, Texts | Adapter | SoftPrompt):
+                raise ValueError(
+                    f"Parcel: item {name!r} must be Texts, an Adapter or a SoftPrompt, got {type(item).__name__}"
+                )
+
+
+@dataclass(frozen=True)
 class Model:
     """A whole model in Hugging Face format, by the folder that holds it. Stays on its site."""
 
@@ -86,4 +106,4 @@ class Outcome:
     model: Model | Adapter | SoftPrompt | None = None
 
 
-Message = Texts | Adapter | SoftPrompt | Model | Outcome
+Message = Texts | Adapter | SoftPrompt | Parcel | Model | Outcome

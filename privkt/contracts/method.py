@@ -184,6 +184,7 @@ class Plan:
     """What a run will do, from declared numbers alone; `privkt plan` prints it.
 
     `shared`: requests and bytes are those of all seeds together, not of each.
+    `bytes_out` is None where it follows from a model's shape, which no plan reads.
     """
 
     trainings: tuple[TrainingPlan, ...] = ()
@@ -192,7 +193,7 @@ class Plan:
     llm_requests: int = 0
     llm_prompt_tokens: int = 0
     llm_new_tokens: int = 0
-    bytes_out: int = 0
+    bytes_out: int | None = 0
     crosses: tuple[str, ...] = ()
     not_covered: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()

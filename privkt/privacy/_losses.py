@@ -11,6 +11,8 @@ from privkt.privacy.events import OVERFLOW_ERROR, Leaves, overflow, pure_epsilon
 _INTERVAL = 1e-4  # narrowest privacy-loss cell, dp-accounting's default; pessimistic whatever the width
 _MOST_CELLS = 2**21
 _FEW_ORDERS = (2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0, 32.0, 64.0)
+_LOW_ORDERS = (1.05, 1.1, 1.25, 1.5)  # where noise is so small that order 2 says nothing
+_WIDEST = 4000.0
 
 
 def interval_for(parts: Leaves, doubled: bool, widening: int = 1) -> float | None:
@@ -26,9 +28,11 @@ def interval_for(parts: Leaves, doubled: bool, widening: int = 1) -> float | Non
     if any(isinstance(leaf, dpa.ZCDpEvent) for leaf, _ in parts):
         return None
     # Only a size: how far losses reach, four times further for a doubled sensitivity.
-    reach = dpa.rdp.compute_epsilon(_FEW_ORDERS, curve(parts, False, _FEW_ORDERS), 1e-15)[0]
-    span = (8 if doubled else 2) * reach
-    if not span < 4000:
+    sides = 8 if doubled else 2
+    span = sides * dpa.rdp.compute_epsilon(_FEW_ORDERS, curve(parts, False, _FEW_ORDERS), 1e-15)[0]
+    if not span < _WIDEST:
+        span = sides * dpa.rdp.compute_epsilon(_LOW_ORDERS, curve(parts, False, _LOW_ORDERS), 1e-15)[0]
+    if not span < _WIDEST:
         return None
     steps = max(times for _, times in parts)
     width = _INTERVAL * min(10.0, max(1.0, math.sqrt(2000 / steps))) * widening

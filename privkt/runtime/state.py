@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from privkt.contracts.messages import Adapter, Message, Model, Outcome, SoftPrompt, Texts
+from privkt.contracts.messages import Adapter, Message, Model, Outcome, Parcel, SoftPrompt, Texts
 from privkt.privacy import Guarantee, Provenance, Release
 from privkt.runtime.errors import Damaged, WireError
 from privkt.runtime.files import (
@@ -131,6 +131,8 @@ class DiskState:
                 write_file(place / safe_name("adapter file", file), data)
             sync_folder(self.folder)
             return {"type": type(value).__name__, "payload": place.name, "files": sorted(value.files)}
+        if isinstance(value, Parcel):
+            return {"type": "Parcel", "items": {one: self._put(f"{name}.{one}", v) for one, v in value.items.items()}}
         if isinstance(value, Model):
             copy_folder(Path(value.folder), place)
             return {"type": "Model", "payload": place.name}
@@ -142,8 +144,8 @@ class DiskState:
                 "type": "Outcome", "scores": scores, "order": list(scores), "notes": dict(value.notes), "model": model,
             }  # fmt: skip
         raise TypeError(
-            f"state {name!r}: must be Texts, Adapter, SoftPrompt, Model or Outcome, got {type(value).__name__}; "
-            "use save_json for plain values and save_release for a Release"
+            f"state {name!r}: must be Texts, Adapter, SoftPrompt, Parcel, Model or Outcome, got "
+            f"{type(value).__name__}; use save_json for plain values and save_release for a Release"
         )
 
 
@@ -153,6 +155,8 @@ def _get(folder: Path, record: Mapping[str, Any]) -> Message:
         model: Any = None if record["model"] is None else _get(folder, record["model"])
         scores = {arm: record["scores"][arm] for arm in record["order"]}
         return Outcome(scores=scores, notes=record["notes"], model=model)
+    if kind == "Parcel":
+        return Parcel({name: _item(folder, item) for name, item in record["items"].items()})
     place = folder / record["payload"]
     try:
         if kind == "texts":
@@ -168,10 +172,18 @@ def _get(folder: Path, record: Mapping[str, Any]) -> Message:
     return Adapter(files) if kind == "Adapter" else SoftPrompt(files)
 
 
+def _item(folder: Path, record: Mapping[str, Any]) -> Texts | Adapter | SoftPrompt:
+    found = _get(folder, record)
+    assert isinstance(found, Texts | Adapter | SoftPrompt)
+    return found
+
+
 def _payloads(record: Any, kind: str) -> list[str]:
     if kind == _VALUES or not isinstance(record, dict):
         return []
     inner = record.get("payload") if kind == _RELEASE else record
     if isinstance(inner, dict) and inner.get("type") == "Outcome":
         inner = inner.get("model")
+    if isinstance(inner, dict) and inner.get("type") == "Parcel":
+        return [item["payload"] for item in inner["items"].values()]
     return [inner["payload"]] if isinstance(inner, dict) and "payload" in inner else []

@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from privkt.contracts import Adapter, Message, Model, Outcome, SoftPrompt, Texts
+from privkt.contracts import Adapter, Message, Model, Outcome, Parcel, SoftPrompt, Texts
 from privkt.privacy import Release
 from privkt.runtime.errors import RunFailed
 from privkt.runtime.state import DiskState
 
-_MESSAGES = (Texts, Adapter, SoftPrompt, Model, Outcome)
+_MESSAGES = (Texts, Adapter, SoftPrompt, Parcel, Model, Outcome)
 
 
 class StepResults:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,8 @@ from privkt.privacy import RefusedInput, Release
 from privkt.synthesis.templates import Template
 
 
-class FinetuneConfig(BaseModel):
-    """How the generator is trained. Large batches, many epochs, few trainable parameters (Yue et al., ACL 2023).
-
-    `train_on_code` puts the control code into the loss too; the code is public, so that buys nothing but length.
-    `lora` None takes the generator's own `lora` option; `trainable` counts only without LoRA.
-    """
+class TrainingConfig(BaseModel):
+    """How a model is trained on private records. `lora` None takes the model's own `lora` option."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -31,9 +28,7 @@ class FinetuneConfig(BaseModel):
     weight_decay: float = Field(default=0.0, ge=0)
     warmup: float = Field(default=0.0, ge=0, lt=1)
     schedule: str = "constant"
-    train_on_code: bool = False
     lora: dict[str, Any] | None = None
-    trainable: str = "all"
 
     def recipe(self, model_options: Mapping[str, Any], seed: int) -> Recipe:
         """The recipe for a backend whose options are given."""
@@ -49,11 +44,25 @@ class FinetuneConfig(BaseModel):
             weight_decay=self.weight_decay,
             warmup=self.warmup,
             schedule=self.schedule,
-            train_on_prompt=self.train_on_code,
             lora=lora,
-            trainable=self.trainable,
             seed=seed,
         )
+
+
+class FinetuneConfig(TrainingConfig):
+    """How the generator is trained. Large batches, many epochs, few trainable parameters (Yue et al., ACL 2023).
+
+    `train_on_code` puts the control code into the loss too; the code is public, so that buys nothing but length.
+    `lora` None takes the generator's own `lora` option; `trainable` counts only without LoRA.
+    """
+
+    train_on_code: bool = False
+    trainable: str = "all"
+
+    def recipe(self, model_options: Mapping[str, Any], seed: int) -> Recipe:
+        """The recipe for a backend whose options are given."""
+        made = super().recipe(model_options, seed)
+        return replace(made, train_on_prompt=self.train_on_code, trainable=self.trainable)
 
 
 def generator_examples(rows: Rows, template: Template) -> list[Example]:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from privkt.contracts import Backend, LabelledText, NoProgress, Progress, Sampling, Texts
+from privkt.contracts import Adapter, Backend, LabelledText, Model, NoProgress, Progress, Sampling, Texts
 from privkt.privacy import RefusedInput
 from privkt.synthesis.filters import FilterReport, Validity, keep_valid
 from privkt.synthesis.templates import Template, one_line
@@ -45,6 +45,17 @@ class Sampled:
     def to_json(self) -> dict[str, object]:
         """Plain values for a report."""
         return {"draws": dict(self.draws), "short": dict(self.short), "filter": self.report.to_json()}
+
+
+def draw_labelled(
+    weights: Adapter | Model, backend: Backend, template: Template, rule: SamplingRule, progress: Progress | None = None
+) -> Sampled:
+    """`sample_labelled` from the backend with these weights in place, which are freed afterwards."""
+    generator = backend.with_weights(weights)
+    try:
+        return sample_labelled(generator, template, rule, progress)
+    finally:
+        generator.release_memory()
 
 
 def sample_labelled(

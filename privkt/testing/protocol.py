@@ -18,6 +18,7 @@ from privkt.contracts import (
     MethodConfig,
     Model,
     Outcome,
+    Parcel,
     ServerSite,
     Side,
     SoftPrompt,
@@ -66,7 +67,7 @@ class Run:
     outcomes: dict[ClientId, Outcome] = field(default_factory=dict)
 
 
-_KEPT = (Release, Texts, Adapter, SoftPrompt, Model, Outcome, type(None))
+_KEPT = (Release, Texts, Adapter, SoftPrompt, Parcel, Model, Outcome, type(None))
 Before = Callable[[Step, ClientSite, Any], None]
 
 

@@ -27,6 +27,8 @@ PACKAGES = (
     "privkt_fdkt",
     "privkt_fedcot",
     "privkt_post",
+    "privkt_knowledgesg",
+    "privkt_dp_synth",
 )
 FAILED = 1  # pytest's exit code for "tests ran and some failed"
 

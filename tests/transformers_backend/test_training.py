@@ -192,8 +192,43 @@ def test_no_examples_are_refused(llama, tmp_path):
         llama().train([], LORA, folder=tmp_path)
 
 
-def test_a_backend_with_an_adapter_is_not_trained_further(llama, tmp_path):
+def weights_of(adapter):
+    return load(adapter.files["adapter_model.safetensors"])
+
+
+def test_a_plain_training_goes_on_with_an_adapter(llama, tmp_path):
+    """It begins at that adapter: a step of no length changes nothing, a longer one does."""
+    backend = llama()
+    first = backend.train(EXAMPLES, dataclasses.replace(LORA, epochs=1), folder=tmp_path / "a")
+    here = backend.with_weights(first)
+    still = here.train(EXAMPLES, dataclasses.replace(LORA, epochs=1, learning_rate=1e-30), folder=tmp_path / "b")
+    before, after = weights_of(first), weights_of(still)
+    assert before.keys() == after.keys()
+    assert all(torch.allclose(before[name], after[name], atol=1e-6) for name in before)
+    assert any(bool(tensor.any()) for name, tensor in before.items() if "lora_B" in name)
+    # Another rank is no reason to begin anew.
+    moved = weights_of(here.train(EXAMPLES, dataclasses.replace(LORA, lora={"rank": 2}), folder=tmp_path / "c"))
+    assert {name: t.shape for name, t in moved.items()} == {name: t.shape for name, t in before.items()}
+    assert not all(torch.allclose(before[name], moved[name]) for name in before)
+    prompts, texts = [e.prompt for e in EXAMPLES], [e.completion for e in EXAMPLES]
+    likelier = backend.with_weights(here.train(EXAMPLES, LORA, folder=tmp_path / "d")).score(prompts, texts)
+    assert sum(s.logprob for s in likelier) > sum(s.logprob for s in here.score(prompts, texts))
+
+
+def test_a_finished_training_of_one_adapter_is_not_another_ones(llama, tmp_path):
+    backend = llama()
+    recipe = dataclasses.replace(LORA, epochs=1)
+    one = backend.train(EXAMPLES, recipe, folder=tmp_path / "a")
+    other = backend.train(EXAMPLES, dataclasses.replace(recipe, seed=5), folder=tmp_path / "b")
+    found = [backend.with_weights(a).train(EXAMPLES, recipe, folder=tmp_path / "c") for a in (one, other)]
+    assert found[0] != found[1]
+
+
+def test_private_and_classifying_trainings_want_whole_weights(llama, tmp_path):
     backend = llama()
     adapter = backend.train(EXAMPLES, dataclasses.replace(LORA, epochs=1), folder=tmp_path / "a")
+    classifier = dataclasses.replace(LORA, task="classification", labels=("a", "b"))
     with pytest.raises(RefusedInput, match="from whole weights"):
-        backend.with_weights(adapter).train(EXAMPLES, LORA, folder=tmp_path / "b")
+        backend.with_weights(adapter).train([Example("x", "a")], classifier, folder=tmp_path / "b")
+    with pytest.raises(RefusedInput, match="from whole weights"):
+        backend.with_weights(adapter).train(EXAMPLES, LORA, folder=tmp_path / "c", privacy=object())

@@ -1,7 +1,8 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from privkt_fdkt.overlap import longest_common, overlap_report
+
+from privkt.synthesis.overlap import longest_common, overlap_report
 
 PRIVATE = ["the soup was cold and the waiter Ada Quill shrugged at table nine", "we loved every bite of the lemon cake"]
 

@@ -1,4 +1,4 @@
-"""Step 7: the task model is trained on private and foreign texts; every arm with the same model and the same seed."""
+"""A small model that learns to label texts from private and foreign ones; every arm with the same model and seed."""
 
 from __future__ import annotations
 
@@ -7,13 +7,57 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from privkt.contracts import Adapter, Backend, Example, LabelledText, Model, Progress, Rows
-from privkt_fdkt.config import SlmConfig
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from privkt.contracts import Adapter, Backend, Example, LabelledText, Model, Progress, Recipe, Rows
 
 if TYPE_CHECKING:
     import numpy as np
+
+
+class SlmConfig(BaseModel):
+    """How the task model is trained on private and augmented texts.
+
+    `trainable`: "all", "head" or "last:K"; ignored with `lora`. `weights`: candidates for the weight of a foreign
+    text's loss (a private one weighs 1); the best on `validation`, a share of the private rows, is taken. One
+    candidate needs no validation.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    epochs: float = Field(default=10.0, gt=0)
+    batch_size: int = Field(default=32, ge=1)
+    learning_rate: float = Field(default=1e-3, gt=0)
+    weight_decay: float = Field(default=0.0, ge=0)
+    max_length: int = Field(default=128, ge=8)
+    trainable: str = "head"
+    lora: dict[str, Any] | None = None
+    weights: tuple[float, ...] = (0.3, 1.0)
+    validation: float = Field(default=0.2, gt=0, lt=1)
+
+    @field_validator("weights")
+    @classmethod
+    def _in_range(cls, weights: tuple[float, ...]) -> tuple[float, ...]:
+        if not weights or not all(0 < w <= 1 for w in weights):
+            raise ValueError("must list at least one weight in (0, 1]")
+        return tuple(sorted(set(weights)))
+
+    def recipe(self, classes: tuple[str, ...], seed: int) -> Recipe:
+        """The recipe of one training."""
+        return Recipe(
+            task="classification",
+            epochs=self.epochs,
+            batch_size=self.batch_size,
+            learning_rate=self.learning_rate,
+            weight_decay=self.weight_decay,
+            max_length=self.max_length,
+            labels=classes,
+            lora=self.lora,
+            trainable=self.trainable,
+            seed=seed,
+        )
 
 
 @dataclass(frozen=True)

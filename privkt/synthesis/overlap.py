@@ -1,6 +1,6 @@
 """How far what was made repeats what is private: told to the data's owner afterwards, and used for nothing else.
 
-It never filters, draws again, or stops a release: any of that would leak (see the method's page). Counts only, no text.
+It never filters, draws again, or stops a release: any of that would leak (docs/threat-model.md). Counts only, no text.
 """
 
 from __future__ import annotations

@@ -1,0 +1,206 @@
+"""KnowledgeSG on patients' questions and on financial sentiment beside its baselines.
+
+python benchmarks/knowledgesg_domains.py --data FOLDER [--domain medicine] [--professional FOLDER] [--base FOLDER]
+
+FOLDER holds healthcaremagic/ and financial_phrasebank/, each with train.jsonl and test.jsonl: {"input": ...,
+"output": ...} and {"text": ..., "label_text": ...}. Seeds and everything else are those of the examples
+knowledgesg-medical.yaml and knowledgesg-finance.yaml. The professional model is a stand-in: a general one,
+larger than the base. The same command goes on where an interrupted one stopped, and what pieces of it found adds up in
+one results file. `--names` trains on a copy with planted names, once without privacy and once with, and counts how many
+come back.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from measuring.studies import Log, cell, go_on, machine, merged
+
+from privkt.cli.running import comparison
+from privkt.config import RunConfig, load_config, parse_config
+from privkt.contracts import Adapter, BackendContext, Example, Privacy, Recipe
+from privkt.evaluation.memorisation import Planted, name_reconstruction, plant_names
+from privkt.evaluation.report.build import build_report
+from privkt.plugins import get_manager
+from privkt.privacy import Budget
+from privkt.runtime.run_directory import RunDirectory
+
+HERE = Path(__file__).parent
+SEEDS = (0, 1, 2)
+FOLDERS = {"medicine": "healthcaremagic", "finance": "financial_phrasebank"}
+EXAMPLES = {"medicine": "knowledgesg-medical", "finance": "knowledgesg-finance"}
+TINY_ROWS = 24
+TINY = {
+    "tuning": {"batch_size": 12, "epochs": 1, "max_length": 96},
+    "writing": {"count": 4, "max_tokens": 24},
+    "filters": {"domain": None, "min_words": 1, "unfinished": "keep"},
+    "professional": {"max_tokens": 16},
+    "student": {"epochs": 1, "max_length": 96},
+    "scoring": {"max_tokens": 8, "rows": 4},
+}
+_NAMES = (
+    "Adaeze Agneta Akiko Anselm Bertil Bogdan Caoimhe Chidi Dagny Dmitri Efua Eino Fatou Fenna Giorgi Gudrun Hamza "
+    "Hedda Ilse Ines Jarek Jomo Kaisa Kwame Leocadia Lubna Maelle Marit Nadim Nilda Odile Osman Paavo Priya Quirin "
+    "Ragna Rohan Saoirse Sunil Tariq Thora Ulrik Usha Vesna Viggo Wanjiru Wenzel Xenia Yusuf Zofia"
+)
+NAMES = tuple(_NAMES.split())
+
+
+def prepare(options: argparse.Namespace, domain: str, target: Path) -> dict[str, Path]:
+    """The files of one domain: whole, or their first rows."""
+    target.mkdir(parents=True, exist_ok=True)
+    found = {}
+    for split in ("train", "test"):
+        source = options.data / FOLDERS[domain] / f"{split}.jsonl"
+        if not source.exists():
+            sys.exit(f"{FOLDERS[domain]}/{split}.jsonl: no such file under --data; give the folder of both sets")
+        lines = source.read_text(encoding="utf-8").splitlines()
+        count = TINY_ROWS if options.tiny else len(lines)
+        found[split] = target / f"{split}-{count}.jsonl"
+        found[split].write_text("".join(line + "\n" for line in lines[:count]), encoding="utf-8")
+    return found
+
+
+def settings(options: argparse.Namespace, domain: str) -> RunConfig:
+    """The example's config of one domain with the given models, and every baseline of the page."""
+    raw = load_config(HERE.parent / "examples" / f"{EXAMPLES[domain]}.yaml").model_dump(mode="json")
+    files = prepare(options, domain, options.runs / domain / "data")
+    block = merged(raw.pop("method_config"), TINY if options.tiny else {})
+    raw["knowledgesg"] = block
+    size = sum(1 for _ in files["train"].open(encoding="utf-8"))
+    raw["clients"][0]["data"] |= {
+        "name": f"{domain}-{size}", "size": size, "path": str(files["train"].absolute()),
+    }  # fmt: skip
+    raw["evaluation"]["data"]["path"] = str(files["test"].absolute())
+    for role, model in (("base", options.base), ("professional", options.professional)):
+        if model:
+            raw["models"][role]["model"] = model
+    return comparison(parse_config({**raw, "seeds": list(SEEDS)}))
+
+
+def gathered(report: Mapping[str, Any]) -> dict[str, Any]:
+    """What one run found: scores, price, what was written, kept and answered, seconds."""
+    client = next(iter(report["clients"].values()))
+    server = next(iter(report["server"].values()), {})
+    return {
+        "finished": report["finished"],
+        "scores": client["scores"],
+        "trainings": client["trainings"],
+        "ledger": client["ledger"]["spent"],
+        "crossed": [{k: row[k] for k in ("scope", "message", "bytes")} for row in report["crossed"]],
+        "seconds": report["seconds"],
+        "overlap": {seed: notes["overlap"] for seed, notes in client["notes"].items()},
+        "server": next(iter(server.values()), {}),
+    }
+
+
+def show(domains: Mapping[str, Mapping[str, Any]]) -> str:
+    """A table for each domain, as Markdown: every arm with every metric."""
+    lines: list[str] = []
+    for domain, run in domains.items():
+        metrics = list(next(iter(run["scores"].values()), {}))
+        lines += ["", f"| {domain} | " + " | ".join(metrics) + " |", "| --- |" + " --- |" * len(metrics)]
+        lines += [
+            f"| {arm} | " + " | ".join(cell(found.get(metric)) for metric in metrics) + " |"
+            for arm, found in run["scores"].items()
+        ]
+    return "\n".join(lines)
+
+
+def names_study(options: argparse.Namespace, config: RunConfig, domain: str) -> dict[str, Any]:
+    """Planted names that come back from an adapter trained on a copy, without privacy and with it."""
+    from privkt_knowledgesg.config import KnowledgeSGConfig
+    from privkt_knowledgesg.pairs import Pair, make_pair_template
+
+    block = KnowledgeSGConfig.model_validate(config.method_config)
+    template, size = make_pair_template(block.template), config.clients[0].data.size
+    path, column = Path(str(config.clients[0].data.path)), config.clients[0].data.text
+    texts = [json.loads(line)[column] for line in path.read_text(encoding="utf-8").splitlines()]
+    planted = plant_names(texts, NAMES, seed=7)
+    examples = [template.example(Pair(record.text, ""), "pair") for record in planted]
+    count = min(len(planted), 8 if options.tiny else 100)
+    attacked = [
+        Planted(template.opening + r.prefix, r.name, r.suffix[:80]) for r in random.Random(5).sample(planted, count)
+    ]
+    model = config.models["base"]
+    base = get_manager().create("backend", model.backend, model.options, BackendContext("base", "client"))
+    recipe = block.tuning.recipe(base.options, 0)
+    folder = options.runs / domain / "names"
+    public = Recipe(**{**vars(recipe), "epochs": min(recipe.epochs, 5.0), "batch_size": 16})
+    bare = base.train(examples, public, folder=folder / "bare", progress=Log(lambda: None))
+    private = _private(base, examples, recipe, folder / "private", config, size)
+    found = {}
+    for name, adapter in (("without privacy", bare), ("privkt", private)):
+        trained = base.with_weights(adapter)
+        found[name] = name_reconstruction(trained, attacked, NAMES, control=base, seed=3).to_json()
+        trained.release_memory()
+    return found
+
+
+def _private(
+    base: Any, examples: Sequence[Example], recipe: Recipe, folder: Path, config: RunConfig, size: int
+) -> Adapter:
+    """An adapter after private training on the copy; it is attacked and thrown away, so no ledger is charged."""
+    budget = Budget(config.budget.epsilon, min(1e-5, 1 / (10 * size)))
+    privacy = Privacy(budget, size, "names", "names: a copy with planted names", "copy", "copy")
+    release = base.train(examples, recipe, folder=folder, privacy=privacy, progress=Log(lambda: None))
+    payload = release.payload
+    assert isinstance(payload, Adapter)
+    return payload
+
+
+def main() -> None:
+    assert __doc__ is not None
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, required=True, help="holds healthcaremagic/ and financial_phrasebank/")
+    parser.add_argument("--domain", nargs="+", choices=FOLDERS, default=list(FOLDERS))
+    parser.add_argument("--professional", help="folder or name of the larger model, in process")
+    parser.add_argument("--base", help="folder or name of the base model")
+    parser.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS), help="0, or 0 1, or all: run in order")
+    parser.add_argument("--names", action="store_true", help="count planted names that come back, and nothing else")
+    parser.add_argument("--runs", type=Path, default=Path("runs/knowledgesg-domains"), help="run directories lie here")
+    parser.add_argument("--tiny", action="store_true", help="few rows and tokens: that it runs, not how well")
+    parser.add_argument("--machine", default="this-machine", help="names the results file")
+    parser.add_argument("--out", type=Path, help="the results file itself")
+    options = parser.parse_args()
+    if tuple(options.seeds) != SEEDS[: len(options.seeds)]:
+        parser.error(f"--seeds: must begin at {SEEDS[0]} and leave none out, since a run goes through them in order")
+    os.environ.setdefault("PRIVKT_STATE", str((options.runs / "state").absolute()))
+    place = (
+        options.runs / "tiny.json" if options.tiny else HERE / "results" / f"knowledgesg_domains-{options.machine}.json"
+    )
+    out = options.out or place
+    known = json.loads(out.read_text())["domains"] if out.exists() else {}
+    for domain in options.domain:
+        print(domain, flush=True)
+        config, folder = settings(options, domain), options.runs / domain / "run"
+        if options.names:
+            known.setdefault(domain, {})["names"] = names_study(options, config, domain)
+        else:
+            go_on(config, folder, config.seeds[: len(options.seeds)], "evaluate")
+            if RunDirectory.is_run(folder):
+                known[domain] = known.get(domain, {}) | gathered(build_report(folder))
+        result = {
+            "machine": machine(),
+            "models": {role: Path(model.options["model"]).name for role, model in config.models.items()},
+            "the professional model is": "a general model that stands in for one of the field",
+            "settings": {k: v for k, v in config.method_config.items() if k != "seeds"},
+            "domains": known,
+        }
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    print(show({name: run for name, run in known.items() if "scores" in run}))
+    for name, run in known.items():
+        if "names" in run:
+            print(f"\n{name}, planted names that come back: {json.dumps(run['names'], indent=1)}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,90 @@
+"""Step 4: a professional model answers the instructions; empty answers and refusals are dropped and counted."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from privkt.contracts import Backend, ChatTurn, Progress, Prompt, Sampling
+from privkt.synthesis.asking import ask
+from privkt.synthesis.filters import FilterReport, strip_decoration
+from privkt_knowledgesg.config import ProfessionalConfig
+from privkt_knowledgesg.pairs import Pair, PairTemplate
+from privkt_knowledgesg.scoring import label_in
+
+# How models decline; a doctor who says that a patient cannot do something declines nothing.
+_REFUSAL = re.compile(
+    r"^\W*(?:i(?:['’]m| am)\s+(?:very\s+|really\s+)?(?:sorry|afraid|unable|not able)\b"
+    r"|(?:sorry|apologies|unfortunately)\W+(?:but\s+)?(?:as\b|i\s+(?:can|could|am|do)\W?(?:not|n['’]t|['’]t)?\b)"
+    r"|i\s+(?:can(?:no|['’])t|can not|won['’]t|will not|do not|don['’]t)\s+"
+    r"(?:help|assist|answer|provide|comply|fulfil|respond|offer|give|comment)\b"
+    r"|as\s+an?\s+(?:ai|artificial intelligence|(?:large )?language model)\b)",
+    re.I,
+)
+
+
+def is_refusal(answer: str) -> bool:
+    """Whether an answer declines to answer.
+
+    Edge cases: "I'm sorry to hear that, ..." goes on to an answer and is none; nor is a refusal that is only quoted.
+    """
+    if re.match(
+        r"^\W*(?:i['’]?\s*a?m\s+|very\s+|so\s+)*sorry\s+(?:to\s+hear|for\s+your|that\s+you|about)\b", answer, re.I
+    ):
+        return False
+    return bool(_REFUSAL.match(answer))
+
+
+def answer(
+    questions: Sequence[Pair],
+    template: PairTemplate,
+    professional: Backend,
+    config: ProfessionalConfig,
+    *,
+    chat: bool,
+    seed: int,
+    journal: Path,
+    progress: Progress | None = None,
+    title: str = "asking the professional model",
+    names: Mapping[str, str] | None = None,
+) -> tuple[tuple[Pair, ...], FilterReport]:
+    """(pairs of an instruction and the professional model's response, counts of what was dropped).
+
+    `names`: those of labels, if a response is to become one of them.
+    """
+    prompts: list[Prompt] = [_prompt(pair.question, template, chat=chat) for pair in questions]
+    sampling = Sampling(
+        max_new_tokens=config.max_tokens,
+        temperature=config.temperature,
+        top_p=config.top_p,
+        stop=() if chat else tuple(m for m in (template.question_mark, template.response_mark) if m),
+        seed=seed,
+    )
+    answers = ask(
+        professional, prompts, sampling, journal=journal, portion=config.portion, progress=progress, title=title
+    )
+    dropped: Counter[str] = Counter()
+    pairs = []
+    for pair, given in zip(questions, answers, strict=True):
+        text = strip_decoration(given.text)
+        if not text:
+            dropped["empty response"] += 1
+        elif is_refusal(text):
+            dropped["refusal"] += 1
+        elif len(text.split()) < config.min_words:
+            dropped["response too short"] += 1
+        elif names is None:
+            pairs.append(Pair(pair.question, text))
+        elif (label := label_in(text, names)) is None:
+            dropped["no label in the response"] += 1
+        else:
+            pairs.append(Pair(pair.question, names[label]))
+    return tuple(pairs), FilterReport(len(questions), len(pairs), dict(dropped))
+
+
+def _prompt(question: str, template: PairTemplate, *, chat: bool) -> Prompt:
+    if not chat:
+        return template.prompt(question)
+    return (ChatTurn("user", f"{template.task}\n\n{question}" if template.task else question),)

@@ -1,0 +1,114 @@
+"""What a run will spend, ask and send, from declared numbers alone."""
+
+from __future__ import annotations
+
+from privkt.contracts import Plan, PublicFacts, TrainingPlan
+from privkt.privacy import Budget
+from privkt.privacy.guarantee import HALF_PRECISION
+from privkt.synthesis.planning import plan_training, training_warnings
+from privkt_knowledgesg.arms import Arm
+from privkt_knowledgesg.config import KnowledgeSGConfig
+from privkt_knowledgesg.pairs import PairTemplate
+
+PURPOSE = "knowledgesg: fine-tune the adapter"
+_TOKENS_A_WORD = 1.4
+_BYTES_A_WEIGHT = 4
+_FRAME = 40
+
+
+def training_plan(config: KnowledgeSGConfig, facts: PublicFacts, budget: Budget) -> TrainingPlan:
+    """The one private training, over all of its steps."""
+    return plan_training(config.tuning, facts, budget, purpose=PURPOSE, where="knowledgesg.tuning")
+
+
+def make_plan(config: KnowledgeSGConfig, template: PairTemplate, facts: PublicFacts, budget: Budget) -> Plan:
+    """One client's plan: its training, the questions to the professional model on its behalf, what crosses."""
+    training = training_plan(config, facts, budget)
+    requests, asked, written = professional_tokens(config, template)
+    licence = config.professional.licence
+    return Plan(
+        trainings=(training,),
+        llm_requests=requests,
+        llm_prompt_tokens=asked,
+        llm_new_tokens=written,
+        bytes_out=None,
+        crosses=(
+            f"client to server: one adapter of LoRA {_lora(config.tuning.lora)} and its privacy card, "
+            f"{_BYTES_A_WEIGHT} bytes a weight; its size follows from the model and these numbers, and is public",
+            "server to client: the adapter that was trained on answered instructions"
+            + (
+                ", and those of the baselines"
+                if any(a.is_served and a is not Arm.KNOWLEDGESG for a in config.arms)
+                else ""
+            ),
+        ),
+        not_covered=(
+            f"what the professional model writes is used under {licence or 'a licence that the config does not name'}; "
+            "whether that allows it is not checked here",
+            f"if the base model computes in half precision, the guarantee is conditional on: {HALF_PRECISION}",
+            "settings chosen by looking at results on the private data are outside the epsilon",
+            "the template, the public seeds, the declared size and the adapter's shape are public",
+            *(
+                f"baseline {arm.value!r} uses private rows without any noise, in the client's process only"
+                for arm in config.arms
+                if arm in (Arm.PRIVATE, Arm.IN_CONTEXT)
+            ),
+        ),
+        warnings=tuple(_warnings(config, training)),
+    )
+
+
+def professional_tokens(config: KnowledgeSGConfig, template: PairTemplate) -> tuple[int, int, int]:
+    """(requests, tokens sent, tokens written at most) of the professional model's part."""
+    rule, filters = config.writing, config.filters
+    frame = int(_TOKENS_A_WORD * len(template.prompt("").split())) + 1
+    written_by = [arm for arm in config.arms if arm in (Arm.KNOWLEDGESG, Arm.NO_PRIVATE)]
+    judged = (filters.domain is not None) + filters.quality
+    judging = len(_written_sets(config)) * judged * int(rule.attempts * rule.count)
+    answering = len(written_by) * rule.count
+    asked = judging * (rule.max_tokens + _FRAME) + answering * (rule.max_tokens + frame)
+    return judging + answering, asked, judging * 4 + answering * config.professional.max_tokens
+
+
+def context_needed(config: KnowledgeSGConfig, template: PairTemplate) -> dict[str, int]:
+    """Tokens of the longest prompt with its answer, by role."""
+    frame = int(_TOKENS_A_WORD * len(template.prompt("").split())) + 1
+    pairs = config.writing.shape == "pair" or Arm.DP_PAIRS in config.arms
+    written = config.writing.max_tokens + (config.professional.max_tokens if pairs else 0)
+    shown = config.writing.shots * config.writing.max_tokens if config.seeds or "own" in config.writing.seeding else 0
+    return {
+        "base": frame + max(shown + written, config.scoring.max_tokens + config.writing.max_tokens),
+        "professional": frame + config.writing.max_tokens + config.professional.max_tokens,
+    }
+
+
+def _written_sets(config: KnowledgeSGConfig) -> set[str]:
+    """The sets of instructions that are written: with the adapter, and without it for the controls."""
+    found = {"adapter"}
+    if {Arm.NO_PRIVATE, Arm.SELF_INSTRUCT} & set(config.arms):
+        found.add("base")
+    if Arm.DP_PAIRS in config.arms:
+        found.add("pairs")
+    return found
+
+
+def _lora(lora: object) -> str:
+    return str(lora) if lora else "as the model's own `lora` says"
+
+
+def _warnings(config: KnowledgeSGConfig, training: TrainingPlan) -> list[str]:
+    found = training_warnings(training, "tuning")
+    if config.professional.licence is None:
+        found.append(
+            "professional.licence is not given: find out whether the professional model's makers allow training on "
+            "what it writes, and say so"
+        )
+    if config.seeds is None and Arm.SEEDS in config.baselines:
+        found.append(f"baseline {Arm.SEEDS.value!r} needs public `seeds` and is left out")
+    if config.filters.min_words * _TOKENS_A_WORD > config.writing.max_tokens:
+        found.append("filters.min_words hardly fits into writing.max_tokens: most instructions will be dropped")
+    if Arm.NO_PRIVATE not in config.arms:
+        found.append(
+            f"without the baseline {Arm.NO_PRIVATE.value!r} nothing will show what the private data contributed"
+        )
+    return found

@@ -1,0 +1,137 @@
+"""What the client keeps in the end: every arm's scores, the adapter, and what only it may know."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from privkt.contracts import Adapter, Backend, ClientSite, Outcome, Parcel, Texts
+from privkt.privacy import RefusedInput
+from privkt.synthesis.arms import ArmResults
+from privkt.synthesis.overlap import overlap_report
+from privkt_knowledgesg.arms import Arm
+from privkt_knowledgesg.config import KnowledgeSGConfig
+from privkt_knowledgesg.distilling import TEXTS, examples, from_texts
+from privkt_knowledgesg.judging import compare
+from privkt_knowledgesg.pairs import Pair, PairTemplate, read_pairs
+from privkt_knowledgesg.scoring import answers_of, label_scores, perplexity, text_scores
+
+STATEMENT = "the returned adapter is post-processing of the released one: it has the release's guarantee"
+
+
+@dataclass(frozen=True)
+class _Held:
+    """Held-out pairs, and the label of each, if answers are labels."""
+
+    pairs: tuple[Pair, ...]
+    labels: tuple[str, ...] | None
+
+
+class Scorer:
+    """Scores arms at one client. Prompts may hold private rows and are kept nowhere; nothing of it crosses."""
+
+    def __init__(
+        self, site: ClientSite, config: KnowledgeSGConfig, template: PairTemplate, names: Mapping[str, str]
+    ) -> None:
+        self.site, self.config, self.template, self.names = site, config, template, dict(names)
+        self.base = site.model("base")
+        self.private = read_pairs(site.data.load(), config.fields, names)
+        self.held = self._held()
+
+    def score(self, arm: Arm, taught: Mapping[str, Adapter]) -> dict[str, Any]:
+        """Metrics of one arm on the held-out rows."""
+        weights = self._weights(arm, taught)
+        model = self.base if weights is None else self.base.with_weights(weights)
+        try:
+            return self._scores(model, self.private[: self.config.scoring.shots] if arm is Arm.IN_CONTEXT else ())
+        finally:
+            model.release_memory()
+
+    def _weights(self, arm: Arm, taught: Mapping[str, Adapter]) -> Adapter | None:
+        if arm in (Arm.BASE, Arm.IN_CONTEXT):
+            return None
+        if arm is Arm.DP_ADAPTER:
+            return self.site.state.load_release("adapter").payload
+        if arm is not Arm.PRIVATE:
+            return taught[arm.value]
+        folder = self.site.folder / "private"
+        trained = self.base.train(
+            examples(self.private, self.template),
+            self.config.student.recipe(self.site.seed),
+            folder=folder,
+            progress=self.site.progress,
+        )
+        assert isinstance(trained, Adapter), "a recipe with LoRA gives an Adapter"
+        shutil.rmtree(folder, ignore_errors=True)
+        return trained
+
+    def _scores(self, model: Backend, shown: Sequence[Pair]) -> dict[str, Any]:
+        assert self.held is not None
+        before = self.template.writing_prompt(shown)
+        prompts = [f"{before}{pair.question}{self.template.middle}" for pair in self.held.pairs]
+        answers = answers_of(model, prompts, self.template, self.config.scoring.max_tokens)
+        references = [pair.response for pair in self.held.pairs]
+        if self.held.labels is not None:
+            found: dict[str, Any] = label_scores(answers, self.held.labels, self.names)
+        else:
+            found = text_scores(answers, references)
+            if self.config.scoring.perplexity:
+                found["perplexity"] = perplexity(model, prompts, references)
+            if "judge" in self.site.models:
+                judged = compare(self.site.model("judge"), [p.question for p in self.held.pairs], answers, references)
+                if judged.score is not None:
+                    found["win_score"] = judged.score
+                found["unreadable_verdicts"] = float(judged.unreadable)
+        return found
+
+    def _held(self) -> _Held | None:
+        if self.site.evaluation is None:
+            return None
+        rows, count = self.site.evaluation(), self.config.scoring.rows
+        if set(rows.label or ()) - set(self.names) and self.config.fields.response == "label":
+            raise RefusedInput(
+                "evaluation.data: every label must be among the client's declared ones, got another; correct the labels"
+            )
+        pairs = read_pairs(rows, self.config.fields, self.names)[:count]
+        labels = tuple(rows.label or ())[:count] if self.config.fields.response == "label" else None
+        return _Held(tuple(pairs), labels)
+
+
+def score_arms(
+    site: ClientSite, config: KnowledgeSGConfig, template: PairTemplate, names: Mapping[str, str], taught: Parcel
+) -> Outcome:
+    """The adapter that came back, every arm's scores, and what the local report says.
+
+    Edge cases: without evaluation rows nothing is scored; an arm that a resumed step has finished is not scored again.
+    """
+    adapters = {name: item for name, item in taught.items.items() if isinstance(item, Adapter)}
+    texts = taught.items[TEXTS]
+    assert isinstance(texts, Texts)
+    scorer, done = Scorer(site, config, template, names), ArmResults(site.folder)
+    arms = [arm for arm in config.arms if not arm.is_served or arm.value in adapters]
+    if scorer.held is None:
+        arms = []
+    progress = site.progress.task("scoring", len(arms), "arms")
+    for arm in arms:
+        if arm.value not in done:
+            done.put(arm.value, scorer.score(arm, adapters))
+        progress.advance(1, note=arm.heading)
+    own = from_texts(texts, Arm.KNOWLEDGESG)
+    return Outcome(
+        scores={arm.heading: done[arm.value] for arm in arms},
+        notes={
+            "statement": STATEMENT,
+            "not_measured": [arm.heading for arm in config.arms if arm not in arms],
+            "main": Arm.KNOWLEDGESG.heading,
+            "arms": {
+                arm.heading: {"protection": arm.protection, "pairs": len(from_texts(texts, arm))}
+                for arm in (arms or [Arm.KNOWLEDGESG])
+            },
+            "overlap": overlap_report(
+                [pair.question for pair in own], [pair.question for pair in scorer.private], config.canaries
+            ),
+        },
+        model=adapters[Arm.KNOWLEDGESG.value],
+    )

@@ -1,0 +1,142 @@
+"""What a model remembers of planted names and canaries: attacks to run on a copy, never on a model that is released.
+
+Everything here is computed from private or planted text and stays with its owner; to find nothing proves nothing.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from privkt.contracts import Backend
+from privkt.privacy import RefusedInput
+
+
+@dataclass(frozen=True)
+class Planted:
+    """A text with a name in it: what stands before it, the name, what stands after it."""
+
+    prefix: str
+    name: str
+    suffix: str
+
+    @property
+    def text(self) -> str:
+        """The whole text."""
+        return self.prefix + self.name + self.suffix
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """How often the true name scores highest among the candidates.
+
+    Units: `low` and `high` hold the true rate with the stated `confidence`; `chance` is that of guessing blindly.
+    `relative`: the same, with the untrained control's score taken off, which is the stronger attack.
+    """
+
+    records: int
+    candidates: int
+    hits: int
+    rate: float
+    low: float
+    high: float
+    confidence: float
+    chance: float
+    relative: int | None = None
+    control_hits: int | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON values, marked as what must not leave."""
+        return {"private": "computed from private texts; no guarantee covers it; keep it to yourself", **asdict(self)}
+
+
+def plant_names(
+    texts: Sequence[str], candidates: Sequence[str], seed: int, *, before: str = "My name is "
+) -> list[Planted]:
+    """Each text with a name of the candidates put before it, for a copy of a data set."""
+    draw = random.Random(seed)
+    return [Planted(before, draw.choice(list(candidates)), f". {text}") for text in texts]
+
+
+def name_reconstruction(
+    model: Backend,
+    records: Sequence[Planted],
+    candidates: Sequence[str],
+    *,
+    control: Backend | None = None,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> Reconstruction:
+    """Puts every candidate in the name's place and takes the one with the likeliest text.
+
+    `control`: the same model untrained; it shows what can be guessed without having seen the data.
+    Edge cases: equal scores are decided by lot.
+    Raises: RefusedInput, for fewer than two candidates, repeated ones, or a record whose name is not among them.
+    """
+    names = list(candidates)
+    if len(set(names)) != len(names) or len(names) < 2:
+        raise RefusedInput(f"candidates: must be at least two different names, got {len(names)}; correct the list")
+    if not records or any(record.name not in names for record in records):
+        raise RefusedInput(
+            "records: there must be some, and each one's name must be among the candidates; correct them"
+        )
+    scores = _scores(model, records, names)
+    hits = _hits(scores, records, names, seed)
+    low, high = clopper_pearson(hits, len(records), confidence)
+    found = Reconstruction(len(records), len(names), hits, hits / len(records), low, high, confidence, 1 / len(names))
+    if control is None:
+        return found
+    untrained = _scores(control, records, names)
+    lifted = [[a - b for a, b in zip(one, two, strict=True)] for one, two in zip(scores, untrained, strict=True)]
+    return Reconstruction(
+        **{
+            **asdict(found),
+            "relative": _hits(lifted, records, names, seed),
+            "control_hits": _hits(untrained, records, names, seed),
+        }
+    )
+
+
+def clopper_pearson(hits: int, trials: int, confidence: float = 0.95) -> tuple[float, float]:
+    """The exact interval of a rate.
+
+    Guarantee: holds the true rate in at least `confidence` of all samples, whatever the rate.
+    References: Clopper and Pearson 1934, The use of confidence or fiducial limits.
+    """
+    from scipy.stats import beta
+
+    tail = (1 - confidence) / 2
+    low = 0.0 if hits == 0 else float(beta.ppf(tail, hits, trials - hits + 1))
+    high = 1.0 if hits == trials else float(beta.ppf(1 - tail, hits + 1, trials - hits))
+    return low, high
+
+
+def exposure(model: Backend, prefix: str, canary: str, others: Sequence[str]) -> float:
+    """log2 of how far a canary's rank among candidates is above the last: log2(n) - log2(rank), in bits.
+
+    Edge cases: a canary that is likelier than all `others` has log2(n), one that is likelier than none has 0; equal
+        scores count against it.
+    References: Carlini et al. 2019, The Secret Sharer, definition 5.
+    """
+    texts = [canary, *others]
+    found = [score.logprob for score in model.score([prefix] * len(texts), texts)]
+    rank = sum(value >= found[0] for value in found)
+    return math.log2(len(texts)) - math.log2(rank)
+
+
+def _scores(model: Backend, records: Sequence[Planted], names: Sequence[str]) -> list[list[float]]:
+    prompts = [record.prefix for record in records for _ in names]
+    ends = [name + record.suffix for record in records for name in names]
+    flat = [score.logprob for score in model.score(prompts, ends)]
+    return [flat[i : i + len(names)] for i in range(0, len(flat), len(names))]
+
+
+def _hits(scores: Sequence[Sequence[float]], records: Sequence[Planted], names: Sequence[str], seed: int) -> int:
+    draw, hits = random.Random(seed), 0
+    for row, record in zip(scores, records, strict=True):
+        best = [name for name, value in zip(names, row, strict=True) if value == max(row)]
+        hits += draw.choice(best) == record.name
+    return hits

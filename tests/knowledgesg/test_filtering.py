@@ -1,0 +1,226 @@
+"""Which instructions stay, with the count of each reason."""
+
+import pytest
+from ksg_fakes import Base, Professional, rows
+from privkt_knowledgesg.answering import answer, is_refusal
+from privkt_knowledgesg.config import FilterConfig, KnowledgeSGConfig, ProfessionalConfig
+from privkt_knowledgesg.filtering import InstructionFilter, verdict
+from privkt_knowledgesg.pairs import Pair, PairTemplateConfig, make_pair_template
+from privkt_knowledgesg.seeds import public_seeds
+from privkt_knowledgesg.writing import Writer
+from pydantic import ValidationError
+
+from privkt.contracts import Generation, Rows
+
+TEMPLATE = make_pair_template(PairTemplateConfig())
+SEEDS = public_seeds(Rows(("How do I treat a burn on my left hand at home?",)), None)
+
+
+def kept(config, *texts, ended=True, ask=None):
+    made = InstructionFilter(FilterConfig(**config), TEMPLATE, SEEDS, chat=False)
+    found = made.keep([(Pair(text), ended) for text in texts], ask)
+    return [pair.question for pair in found], made.report.dropped, made
+
+
+LONG = "My father has had a bad cough since he moved to the sea, and his doctor is away until the end of next month"
+
+
+def test_every_reason_is_counted_once():
+    texts = [
+        LONG,
+        LONG.upper(),
+        LONG + " or so",
+        "?!",
+        "Short one",
+        "word " * 300,
+        "Say ### Response: and go on",
+        "How do I treat a burn on my left hand at home?",
+        "How do I treat a burn on my right hand at home?",
+        "What should a runner eat before a long race?",
+    ]
+    found, dropped, made = kept({}, *texts)
+    assert found == [LONG, "What should a runner eat before a long race?"]
+    assert dropped == {
+        "exact duplicate": 2,
+        "near duplicate": 1,
+        "malformed": 2,
+        "too short": 1,
+        "too long": 1,
+        "too like a public seed (TF-IDF)": 1,
+    }
+    assert made.report.came == len(texts) == made.report.kept + sum(dropped.values())
+
+
+def test_rouge_measures_novelty_too():
+    text = "How do I treat a burn on my right foot at home?"
+    assert kept({"tfidf": None, "rouge_l": 0.7}, text)[1] == {"too like a public seed (ROUGE-L)": 1}
+    assert kept({"tfidf": None, "rouge_l": 0.9}, text)[0] == [text]
+
+
+@pytest.mark.parametrize(
+    ("rule", "found"),
+    [("keep", ["One two three four. Five six sev"]), ("trim", ["One two three four."]), ("drop", [])],
+)
+def test_what_ran_out_of_tokens(rule, found):
+    assert kept({"unfinished": rule}, "One two three four. Five six sev", ended=False)[0] == found
+    assert kept({"unfinished": rule}, "One two three four", ended=True)[0] == ["One two three four"]
+
+
+def test_the_professional_model_judges_domain_and_quality():
+    answers = iter([["yes", "No.", "what?"], ["Yes", "no"]])
+
+    def ask(prompts, title):
+        assert all(prompt.endswith("Answer:") for prompt in prompts)
+        return [Generation(text) for text in next(answers)]
+
+    texts = ["First question of them all?", "Second thing to be asked now?", "Third and last of these ones?"]
+    found, dropped, made = kept({"domain": "medicine", "quality": True}, *texts, ask=ask)
+    assert found == texts[:1]
+    assert dropped == {"not of the domain": 1, "of low quality": 1}
+    assert made.to_json()["unreadable_judgements"] == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("Yes", True),
+        (" no, it is not", False),
+        ("**Yes**", True),
+        ("Answer: no", False),
+        ("Yesterday", None),
+        ("", None),
+    ],
+)
+def test_verdicts(text, found):
+    assert verdict(text) is found
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "I'm sorry, but I can't help with that.",
+        "I am sorry, I cannot answer.",
+        "Sorry, I cannot give advice.",
+        "As an AI language model, I have no body.",
+        "I cannot provide medical advice.",
+        "I can’t assist with this request.",
+    ],
+)
+def test_refusals(text):
+    assert is_refusal(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "I'm sorry to hear that. Rest and drink.",
+        "Sorry to hear about your knee; use ice.",
+        "You cannot provide blood while you are ill.",
+        "As an adult you need eight hours of sleep.",
+        "Doctors say: I cannot help with that. They are wrong.",
+    ],
+)
+def test_answers_that_are_no_refusals(text):
+    assert not is_refusal(text)
+
+
+def test_responses_are_dropped_and_counted(tmp_path):
+    class Mixed(Professional):
+        def said(self, prompt):
+            answers = {"1": "", "2": "I cannot help with that.", "3": "Fine.", "4": "Go to bed early."}
+            return answers[prompt.split("Question ")[1][0]]
+
+    pairs = [Pair(f"Question {n}") for n in "1234"]
+    config = ProfessionalConfig(min_words=2)
+    found, report = answer(pairs, TEMPLATE, Mixed(), config, chat=False, seed=0, journal=tmp_path / "answers.jsonl")
+    assert found == (Pair("Question 4", "Go to bed early."),)
+    assert report.dropped == {"empty response": 1, "refusal": 1, "response too short": 1}
+
+
+def test_a_model_that_chats_is_told_the_task(tmp_path):
+    class Chatty(Professional):
+        def generate(self, prompts, sampling, progress=None):
+            self.log["prompts"] += prompts
+            return [Generation("Rest well.") for _ in prompts]
+
+    template, model = make_pair_template(PairTemplateConfig(name="chatdoctor", task="Be a doctor.")), Chatty()
+    found, _ = answer(
+        [Pair("I cough.")], template, model, ProfessionalConfig(), chat=True, seed=0, journal=tmp_path / "a.jsonl"
+    )
+    assert found == (Pair("I cough.", "Rest well."),)
+    assert [turn.content for prompt in model.log["prompts"] for turn in prompt] == ["Be a doctor.\n\nI cough."]
+
+
+def test_responses_become_labels_where_labels_are_asked_for(tmp_path):
+    class Wordy(Professional):
+        def said(self, prompt):
+            return "I would call it Positive." if "one" in prompt else "Hard to say."
+
+    names = {"0": "negative", "2": "positive"}
+    found, report = answer(
+        [Pair("one"), Pair("two")], TEMPLATE, Wordy(), ProfessionalConfig(), chat=False, seed=0,
+        journal=tmp_path / "answers.jsonl", names=names,
+    )  # fmt: skip
+    assert found == (Pair("one", "positive"),)
+    assert report.dropped == {"no label in the response": 1}
+
+
+def writer(config, professional=None):
+    made = KnowledgeSGConfig.model_validate(config)
+    return Writer(made, TEMPLATE, SEEDS, professional, chat=False, seed=3)
+
+
+def test_writing_goes_on_where_it_was_cut(block, tmp_path):
+    config = block(filters={"tfidf": None, "domain": "medicine"})
+    whole = writer(config, Professional()).write(Base(), tmp_path / "whole", pairs=False)
+
+    class Broken(Base):
+        def generate(self, prompts, sampling, progress=None):
+            if len(self.log["prompts"]) >= 10:
+                raise KeyboardInterrupt
+            return super().generate(prompts, sampling, progress)
+
+    with pytest.raises(KeyboardInterrupt):
+        writer(config, Professional()).write(Broken(), tmp_path / "cut", pairs=False)
+    base = Base()
+    again = writer(config, Professional()).write(base, tmp_path / "cut", pairs=False)
+    assert again == whole
+    assert len(base.log["prompts"]) == whole.draws - 10
+    assert not any("knee" in pair.question for pair in whole.pairs)
+    assert whole.filtered["dropped"]["not of the domain"] > 0
+
+
+def test_writing_ends_and_says_how_much_is_missing(block, tmp_path):
+    class Same(Base):
+        def generate(self, prompts, sampling, progress=None):
+            self.log["prompts"] += prompts
+            return [Generation("Always the very same question?")] * len(prompts)
+
+    made = writer(block(writing={"count": 5, "attempts": 3})).write(Same(), tmp_path, pairs=False)
+    assert len(made.pairs) == 1
+    assert made.draws == 15
+    assert made.filtered["dropped"] == {"exact duplicate": 14}
+
+
+def test_seeds_must_be_declared_public_and_are_needed_for_public_seeding(block):
+    with pytest.raises(ValidationError, match="public"):
+        KnowledgeSGConfig.model_validate(block(seeds={"public": False}))
+    with pytest.raises(ValidationError, match="must have `header` or `own`"):
+        KnowledgeSGConfig.model_validate({"writing": {"seeding": ["public"]}})
+    assert rows(0, 1).text
+
+
+def test_a_response_in_one_go_has_room_of_its_own(block, tmp_path):
+    seen = []
+
+    class Noting(Base):
+        def generate(self, prompts, sampling, progress=None):
+            seen.append((sampling.max_new_tokens, sampling.stop))
+            return super().generate(prompts, sampling, progress)
+
+    made = writer(block(writing={"count": 1, "max_tokens": 50}, professional={"max_tokens": 70}))
+    pairs = made.write(Noting(), tmp_path / "a", pairs=True).pairs
+    made.write(Noting(), tmp_path / "b", pairs=False)
+    made.respond(Noting(), pairs, tmp_path / "c.jsonl")
+    assert [tokens for tokens, _ in seen] == [120, 50, 70]
+    assert ["### Response:" in stop for _, stop in seen] == [False, True, False]

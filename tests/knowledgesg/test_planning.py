@@ -1,0 +1,76 @@
+"""What a plan says from declared numbers alone."""
+
+import pytest
+from privkt_knowledgesg.arms import Arm
+from privkt_knowledgesg.config import KnowledgeSGConfig
+from privkt_knowledgesg.method import KnowledgeSG
+from pydantic import ValidationError
+
+from privkt.cli.running import plan_lines
+from privkt.contracts import PublicFacts
+from privkt.privacy import Budget, RefusedInput
+
+
+def plan(block, size=2000):
+    return KnowledgeSG(KnowledgeSGConfig.model_validate(block)).plan(PublicFacts("a", size, None), Budget(8.0, 1e-5))
+
+
+def test_one_training_with_all_of_its_steps(block):
+    made = plan(block(tuning={"batch_size": 100, "epochs": 10}))
+    (training,) = made.trainings
+    assert (training.steps, training.sampling_rate) == (200, 0.05)
+    assert 7.9 < training.guarantee.epsilon <= 8
+    assert training.guarantee.replace_one_epsilon > training.guarantee.epsilon
+    assert made.bytes_out is None
+
+
+def test_requests_are_counted_for_every_arm_that_a_teacher_answers(block):
+    writing = {"count": 50, "attempts": 2}
+    assert plan(block(writing=writing, baselines=[])).llm_requests == 50
+    assert plan(block(writing=writing, baselines=["no-private-data"])).llm_requests == 100
+    judged = plan(block(writing=writing, baselines=["no-private-data"], filters={"domain": "medicine"}))
+    # Both sets of instructions are judged, each draw once at most.
+    assert judged.llm_requests == 100 + 2 * 2 * 50
+    assert judged.llm_new_tokens == 100 * 128 + 200 * 4
+
+
+def test_the_licence_of_the_professional_model_is_said_or_asked_for(block):
+    named = plan(block(professional={"licence": "Llama 2 community licence"}))
+    assert any("Llama 2 community licence" in line for line in named.not_covered)
+    assert not any("licence" in line for line in named.warnings)
+    silent = plan(block(professional={"licence": None}))
+    assert any("professional.licence is not given" in line for line in silent.warnings)
+
+
+def test_the_control_without_private_data_is_missed(block):
+    assert any("no-private-data" in line for line in plan(block(baselines=["base"])).warnings)
+    assert not any("no-private-data" in line for line in plan(block()).warnings)
+
+
+def test_arms_that_use_rows_as_they_are_are_named(block):
+    lines = plan(block(baselines=["private", "in-context"])).not_covered
+    assert sum("without any noise" in line for line in lines) == 2
+
+
+def test_small_batches_are_warned_of_and_large_ones_refused(block):
+    few = plan(block(tuning={"batch_size": 5, "epochs": 1}))
+    assert any("mostly noise" in line and "tuning.batch_size" in line for line in few.warnings)
+    with pytest.raises(RefusedInput, match=r"knowledgesg\.tuning\.batch_size must be at most the declared size 20"):
+        plan(block(tuning={"batch_size": 21}), size=20)
+
+
+def test_the_plan_in_words_does_not_invent_a_size(block):
+    lines = list(plan_lines(plan(block())))
+    assert any("bytes that will cross" in line and "follow from the model's shape" in line for line in lines)
+
+
+def test_every_baseline_is_in_a_comparison_and_seeds_are_needed_for_one(block):
+    config = KnowledgeSG(KnowledgeSGConfig.model_validate(block())).comparison()
+    assert set(config.arms) == set(Arm)
+    without = KnowledgeSGConfig.model_validate(block(seeds=None, baselines=["teacher-on-seeds"]))
+    assert without.arms == (Arm.KNOWLEDGESG,)
+
+
+def test_one_adapter_for_all_cannot_start_from_each_ones_own(block):
+    with pytest.raises(ValidationError, match="together trains one adapter"):
+        KnowledgeSGConfig.model_validate(block(together=True, student={"start": "adapter"}))

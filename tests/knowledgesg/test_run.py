@@ -1,0 +1,154 @@
+"""KnowledgeSG through the local runtime with a small random model: only an adapter leaves, at the planned price."""
+
+import json
+
+import pytest
+from privkt_knowledgesg.arms import Arm
+
+from privkt.config import parse_config
+from privkt.plugins import get_manager
+from privkt.privacy import Ledger, RefusedInput, epsilon, event_from_json
+from privkt.runtime.local import LocalRuntime
+from privkt.runtime.prediction import predict_texts
+
+
+def write_rows(path, count, start=0, who="patient"):
+    lines = [
+        {"text": f"{who} {i}: what helps against cough {i % 7} and a cold?", "response": f"tea and rest, {who} {i}"}
+        for i in range(start, start + count)
+    ]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def raw(wide_llama, tmp_path, monkeypatch):
+    """The config of a small run as plain values."""
+    monkeypatch.setenv("PRIVKT_STATE", str(tmp_path / "state"))
+    columns = {"source": "json", "text": "text", "columns": ["response"]}
+    model = {"backend": "transformers", "model": str(wide_llama), "device": "cpu", "dtype": "float32"}
+
+    def client(name, start=0):
+        path = write_rows(tmp_path / f"{name}.jsonl", 24, start)
+        return {"name": name, "data": {"name": f"visits-{name}", "size": 24, "path": str(path), **columns}}
+
+    seeds = write_rows(tmp_path / "seeds.jsonl", 4, 500, "anybody")
+    return {
+        "method": "knowledgesg",
+        "budget": {"epsilon": 8, "delta": 1e-3},
+        "clients": [client("a"), client("b", 100)],
+        "models": {"base": dict(model), "professional": dict(model)},
+        "evaluation": {"data": {"path": str(write_rows(tmp_path / "test.jsonl", 4, 1000)), **columns}},
+        "knowledgesg": {
+            "template": {"preamble": ""},
+            "tuning": {"batch_size": 8, "epochs": 1, "max_length": 96, "lora": {"rank": 2}, "loss": "pair"},
+            "seeds": {"path": str(seeds), "public": True, "response": "response", **columns},
+            "writing": {"count": 4, "shots": 1, "max_tokens": 24, "seeding": ["public", "header", "own"]},
+            "filters": {"min_words": 1, "unfinished": "keep"},
+            "professional": {"licence": "made up", "max_tokens": 12},
+            "student": {"epochs": 1, "batch_size": 4, "max_length": 96, "lora": {"rank": 2}},
+            "scoring": {"max_tokens": 8},
+            "baselines": ["base", "dp-adapter", "no-private-data"],
+        },
+        "seeds": [0],
+    }
+
+
+def run(raw, tmp_path, name="run"):
+    return LocalRuntime(parse_config(raw), tmp_path / name, get_manager()).run()
+
+
+def test_a_whole_run_of_two_clients_and_two_seeds(raw, tmp_path):
+    result = run(raw | {"seeds": [0, 1]}, tmp_path)
+    for client in "ab":
+        for seed in (0, 1):
+            outcome = result.outcomes[client][seed]
+            assert list(outcome.scores) == [
+                "base model",
+                "DP adapter alone",
+                "teacher on the base model's instructions, no private data",
+                "KnowledgeSG",
+            ]
+            assert all(set(s) == {"rouge_l", "empty", "perplexity"} for s in outcome.scores.values())
+            assert outcome.notes["overlap"]["texts"] >= 1
+        (charge,) = [e.body for e in Ledger.open(f"visits-{client}").entries() if e.kind == "charge"]
+        (planned,) = result.plans[client].trainings
+        assert planned.steps == 3
+        paid = epsilon(event_from_json(charge["event"]), planned.delta)
+        assert paid == pytest.approx(planned.guarantee.epsilon, rel=5e-3)
+        assert result.totals[client].spent.epsilon <= 8.0
+    assert [(c.client, c.step, c.message, c.rows) for c in result.crossed] == [
+        ("a", "tune", "adapter", 1),
+        ("b", "tune", "adapter", 1),
+    ]
+    cards = [p.read_text() for p in (result.path / "outbound").rglob("*.md")]
+    assert len(cards) == 2
+    assert all("dp-sgd" in card.lower() for card in cards)
+    private = [json.loads(line)["text"].encode() for line in (tmp_path / "a.jsonl").read_text().splitlines()]
+    outbound = b"".join(p.read_bytes() for p in (result.path / "outbound").rglob("*") if p.is_file())
+    assert not any(row in outbound for row in private)
+
+
+def test_every_baseline_runs_and_the_student_may_start_from_the_adapter(raw, tmp_path):
+    block = raw["knowledgesg"]
+    block["baselines"] = [arm.value for arm in Arm]
+    block["student"] = block["student"] | {"start": "adapter"}
+    block["writing"] = block["writing"] | {"shape": "pair", "count": 2, "max_tokens": 40}
+    raw |= {"clients": raw["clients"][:1], "models": raw["models"] | {"judge": raw["models"]["base"]}}
+    result = run(raw, tmp_path)
+    outcome = result.outcomes["a"][0]
+    # A random model writes no response mark, so arms that want pairs of it have none, and the notes say so.
+    missing = {Arm.DP_PAIRS.heading}
+    assert set(outcome.scores) == {arm.heading for arm in Arm} - missing
+    assert set(outcome.notes["not_measured"]) == missing
+    assert all("unreadable_verdicts" in scores for scores in outcome.scores.values())
+    assert [c.step for c in result.crossed] == ["tune"]
+    found = predict_texts(result.path, ["what helps against a cold?"])
+    assert len(found) == 1
+    assert 0 <= found[0].probability <= 1
+    assert set(outcome.model.files) >= {"adapter_config.json", "adapter_model.safetensors"}
+    assert str(tmp_path).encode() not in outcome.model.files["adapter_config.json"]
+
+
+def test_a_run_that_was_cut_sends_the_same_adapter_and_pays_once(raw, tmp_path, monkeypatch):
+    from privkt_knowledgesg.distilling import Server
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    raw |= {"clients": raw["clients"][:1]}
+    raw["knowledgesg"]["baselines"] = []
+    with monkeypatch.context() as patched:
+        patched.setattr(Server, "_taught", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run(raw, tmp_path)
+    sent = {p.name: p.read_bytes() for p in (tmp_path / "run" / "outbound").rglob("*") if p.is_file()}
+    result = run(raw, tmp_path)
+    assert {p.name: p.read_bytes() for p in (tmp_path / "run" / "outbound").rglob("*") if p.is_file()} == sent
+    assert len(Ledger.open("visits-a").charges()) == 1
+    assert result.outcomes["a"][0].scores
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"seeds": {"path": "x", "public": False}}, "public"),
+        ({"writin": {}}, "did you mean 'writing'"),
+        ({"template": {"name": "custom"}}, "must hold {question} once"),
+        ({"tuning": {"batch_size": 25}}, "at most the declared size 24"),
+        ({"writing": {"max_tokens": 900}}, "must take about"),
+    ],
+)
+def test_bad_settings_are_refused_before_anything_is_spent(raw, tmp_path, change, said):
+    raw["knowledgesg"] |= change
+    with pytest.raises(RefusedInput) as refused:
+        run(raw, tmp_path)
+    assert said in str(refused.value)
+    assert not (tmp_path / "run").exists()
+
+
+def test_missing_columns_are_refused_before_the_charge(raw, tmp_path):
+    raw["knowledgesg"]["fields"] = {"response": "reply"}
+    with pytest.raises(RefusedInput, match="must have a column 'reply'"):
+        run(raw, tmp_path)
+    assert not Ledger.open("visits-a").charges()

@@ -1,0 +1,127 @@
+"""Labels in answers, judges in both orders, and what else arms are measured by."""
+
+import math
+
+import pytest
+from ksg_fakes import Base, Professional, adapter, rows
+from privkt_knowledgesg.config import KnowledgeSGConfig
+from privkt_knowledgesg.judging import compare, compare_by_overlap, verdict
+from privkt_knowledgesg.method import KnowledgeSG
+from privkt_knowledgesg.pairs import Pair, PairTemplateConfig, make_pair_template
+from privkt_knowledgesg.scoring import instruction_following_difficulty, label_in, label_scores, perplexity
+
+from privkt.contracts import Generation, Outcome, Rows, Score
+
+NAMES = {"0": "negative", "1": "neutral", "2": "positive"}
+TEMPLATE = make_pair_template(PairTemplateConfig())
+
+
+@pytest.mark.parametrize(
+    ("answer", "label"),
+    [
+        ("Positive.", "2"),
+        ("It is NEGATIVE, not positive", "0"),
+        ("**neutral**", "1"),
+        ("neutrality", "1"),
+        ("no idea", None),
+        ("", None),
+    ],
+)
+def test_the_first_label_in_an_answer_counts(answer, label):
+    assert label_in(answer, NAMES) == label
+
+
+def test_label_scores_by_hand():
+    found = label_scores(["negative", "neutral", "what", "positive"], ["0", "0", "1", "2"], NAMES)
+    # F1: negative 2/3, neutral 0, positive 1; weights 2, 1, 1.
+    assert found == {"accuracy": 0.5, "weighted_f1": pytest.approx((2 * 2 / 3 + 0 + 1) / 4), "unparsed": 0.25}
+
+
+@pytest.mark.parametrize(
+    ("answer", "found"),
+    [(" 1", 1.0), ("Answer 2.", 0.0), ("tie", 0.5), ("The better answer is 2", 0.0), ("12", None), ("hm", None)],
+)
+def test_verdicts_of_a_judge(answer, found):
+    assert verdict(answer) == found
+
+
+class First(Base):
+    """Prefers whatever stands first."""
+
+    def generate(self, prompts, sampling, progress=None):
+        return [Generation(" 1")] * len(prompts)
+
+
+class Longer(Base):
+    """Prefers the longer answer; says nothing of use about questions with an x."""
+
+    def generate(self, prompts, sampling, progress=None):
+        return [Generation(self.said(prompt)) for prompt in prompts]
+
+    def said(self, prompt):
+        if "x" in prompt.split("Answer 1: ")[0]:
+            return "who knows"
+        one, two = prompt.split("Answer 1: ")[1].split("\n\nAnswer 2: ")
+        return "1" if len(one) > len(two.split("\n\n")[0]) else "2"
+
+
+def test_the_order_of_answers_does_not_decide():
+    found = compare(First(), ["q", "r"], ["a", "b"], ["c", "d"])
+    assert (found.score, found.wins, found.losses) == (0.5, 2, 2)
+
+
+def test_a_judge_finds_the_better_answers_and_what_it_cannot_say_is_left_out():
+    found = compare(Longer(), ["q", "x", "r"], ["long answer", "long", "no"], ["no", "a", "longer one"])
+    assert (found.score, found.wins, found.ties, found.losses, found.unreadable) == (0.5, 2, 0, 2, 2)
+    assert compare(Longer(), ["x"], ["a"], ["b"]).score is None
+
+
+def test_overlap_judges_without_a_model():
+    found = compare_by_overlap(["drink tea", "rest", "sleep"], ["drink tea", "run", "sleep"], ["run", "rest", "sleep"])
+    assert (found.score, found.wins, found.ties, found.losses) == (0.5, 1, 1, 1)
+
+
+def test_perplexity_and_difficulty_by_hand():
+    class Half(Base):
+        def score(self, prompts, continuations):
+            return [Score(-math.log(2 if "Instruction" in p else 4) * 3, 3) for p in prompts]
+
+    assert perplexity(Half(), ["### Instruction"] * 2, ["a", "b"]) == pytest.approx(2)
+    assert instruction_following_difficulty(Half(), [Pair("q", "r")], TEMPLATE) == [pytest.approx(0.5)]
+
+
+def test_predict_gives_labels_or_answers(block):
+    method = KnowledgeSG(KnowledgeSGConfig.model_validate(block(fields={"response": "label"}, label_names=NAMES)))
+    outcome = Outcome(model=adapter(1.0))
+    (found,) = method.predict({"base": Base()}, outcome, ["text"], ["0", "1", "2"])
+    assert found.label == "1"  # the shortest name is the likeliest to this stand-in
+    assert 0.5 < found.probability < 1
+    free = KnowledgeSG(KnowledgeSGConfig.model_validate(block()))
+    (written,) = free.predict({"base": Base()}, outcome, ["text"], [])
+    assert written.label == "Take a rest, says 1.0."
+    with pytest.raises(TypeError, match="run the method"):
+        free.predict({"base": Base()}, Outcome(), ["text"], [])
+
+
+def test_labelled_data_are_scored_by_label_and_a_judge_scores_free_text(block, make_client, make_server):
+    labels = tuple("012"[i % 3] for i in range(24))
+    private = Rows(rows(0, 24).text, labels, tuple(map(str, range(24))))
+    for changes, held, judge, wanted in (
+        (
+            {"fields": {"response": "label"}, "label_names": NAMES, "professional": {"as_label": False}},
+            private,
+            None,
+            {"accuracy", "weighted_f1", "unparsed"},
+        ),
+        ({}, None, Longer(), {"rouge_l", "empty", "perplexity", "win_score", "unreadable_verdicts"}),
+    ):
+        config = KnowledgeSGConfig.model_validate(block(baselines=["base"], **changes))
+        models = {"judge": judge} if judge else None
+        client = make_client(private=private if held else None, held=held, models=models, place=str(len(wanted)))
+        client.data.labels = ("0", "1", "2") if held else None
+        server = make_server("a", professional=Professional(), place=str(len(wanted)))
+        release = KnowledgeSG(config).tune(client)
+        KnowledgeSG(config).write(server, {"a": release.payload})
+        outcome = KnowledgeSG(config).evaluate(client, KnowledgeSG(config).distil(server)["a"])
+        assert all(set(score) == wanted for score in outcome.scores.values())
+        assert list(outcome.scores) == ["base model", "KnowledgeSG"]
