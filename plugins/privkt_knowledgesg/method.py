@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, cast
 
+from privkt.config import DataConfig
 from privkt.contracts import (
     Adapter,
     Backend,
@@ -105,6 +106,10 @@ class KnowledgeSG(TransferMethod):
     def plan(self, facts: PublicFacts, budget: Budget) -> Plan:
         """The adapter's training, the questions to the professional model, what crosses."""
         return planning.make_plan(self.config, self._template(), facts, budget)
+
+    def public_data(self) -> Sequence[DataConfig]:
+        """The seeds."""
+        return () if self.config.seeds is None else (self.config.seeds,)
 
     def context_needed(self, facts: PublicFacts) -> Mapping[str, int]:
         """What prompts and answers of declared lengths take."""

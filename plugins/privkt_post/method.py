@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, cast
 
+from privkt.config import DataConfig
 from privkt.contracts import (
     Backend,
     ClientId,
@@ -141,6 +142,11 @@ class POST(TransferMethod):
                 "list it under `columns`"
             )
         return planning.make_plan(self.config, facts, budget)
+
+    def public_data(self) -> Sequence[DataConfig]:
+        """The corpus of the distillation, and the candidates for the transfer."""
+        corpus = self.config.distillation.corpus
+        return (*self.config.transfer.public, *(() if corpus is None else (corpus,)))
 
     def comparison(self) -> POSTConfig:
         """Every arm of the method's page."""

@@ -152,3 +152,10 @@ def test_missing_columns_are_refused_before_the_charge(raw, tmp_path):
     with pytest.raises(RefusedInput, match="must have a column 'reply'"):
         run(raw, tmp_path)
     assert not Ledger.open("visits-a").charges()
+
+
+def test_a_clients_own_rows_are_no_public_seeds_whatever_the_block_says(raw, tmp_path):
+    LocalRuntime(parse_config(raw), tmp_path / "run", get_manager()).preflight()
+    raw["knowledgesg"]["seeds"]["path"] = str(tmp_path / "b.jsonl")
+    with pytest.raises(RefusedInput, match="public data names the data of client 'b'"):
+        LocalRuntime(parse_config(raw), tmp_path / "run", get_manager()).preflight()

@@ -115,3 +115,12 @@ def test_a_prompt_without_privacy_stays_in_this_process(raw, tmp_path):
     assert not list((result.path / "outbound").rglob("*.safetensors"))
     assert charges() == []
     assert "no privacy guarantee" in result.outcomes["a"][0].notes["statement"]
+
+
+@pytest.mark.parametrize("where", ["transfer", "corpus"])
+def test_a_users_own_file_is_no_public_set_of_the_provider(raw, files, tmp_path, where):
+    LocalRuntime(parse_config(raw()), tmp_path / "run", get_manager()).preflight()
+    own = {"source": "json", "path": files["train"], "text": "text"}
+    changed = raw(transfer={"public": [own]}) if where == "transfer" else raw(distillation={"corpus": own})
+    with pytest.raises(RefusedInput, match="public data names the data of client 'a'"):
+        LocalRuntime(parse_config(changed), tmp_path / "run", get_manager()).preflight()
