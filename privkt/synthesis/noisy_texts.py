@@ -8,7 +8,7 @@ import hmac
 import json
 import os
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -186,6 +186,18 @@ class NoisyTexts:
             f"noisy texts in {self.folder}: {name} is damaged; restore it from a copy, or draw anew elsewhere, which "
             "is a new spend"
         )
+
+
+def payload_digest(texts: Iterable[tuple[str, str]]) -> str:
+    """SHA-256 of the noisy texts of (record id, noisy text), in the order of the ids: what a ledger knows them by.
+
+    Guarantee: the same however they are ordered, named or written out; the ids themselves are not in it.
+    """
+    state = hashlib.sha256(b"privkt noisy texts 1\0")
+    for _, text in sorted(texts):
+        part = text.encode("utf-8", "surrogatepass")
+        state.update(len(part).to_bytes(8, "big") + part)
+    return state.hexdigest()
 
 
 def _write(path: Path, value: Any) -> None:

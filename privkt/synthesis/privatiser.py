@@ -12,6 +12,7 @@ from privkt.contracts.tokens import TokenMechanism
 from privkt.privacy import (
     BudgetExceeded,
     Certificate,
+    ChargeConflict,
     DocumentCost,
     Guarantee,
     Neighbouring,
@@ -24,7 +25,7 @@ from privkt.privacy import (
     none_event,
 )
 from privkt.privacy.guarantee import rounded_up
-from privkt.synthesis.noisy_texts import NoisyText, NoisyTexts
+from privkt.synthesis.noisy_texts import NoisyText, NoisyTexts, payload_digest
 from privkt.synthesis.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+#: The name of a charge's one payload, whatever file its texts are written to.
+PAYLOAD = "texts"
 LENGTH = "the length of each text in tokens is public"
 _RESTATED = (Neighbouring.LOCAL, Neighbouring.ZERO_OUT, Neighbouring.REPLACE_ONE)
 
@@ -165,11 +168,13 @@ class TextPrivatiser:
         The whole data set is charged once for this store, before the first draw; `privacy.run_id` is not used, since a
         store has an id of its own, which a resumed call finds again.
         Guarantee: `cost` for each record. Every draw is on the disk before this returns; a process killed at any
-            moment has paid, and the next call draws only what is not stored.
+            moment has paid, and the next call draws only what is not stored. One charge pays for one set of draws,
+            whose hash is on the ledger before they are returned: a copy of the store gives no others.
         Edge cases: kind none is charged (as an infinite spend) only with `force`; without it the release carries no
             charge, and no gate lets it out.
         Raises: RefusedInput, for ids that repeat; DataChanged, for a record whose text is another than was drawn for;
-            BudgetExceeded, if a document costs more than `privacy.budget`, or the ledger has less left.
+            BudgetExceeded, if a document costs more than `privacy.budget`, or the ledger has less left;
+            ChargeConflict, for a store that holds other draws than its charge was finished with, or lacks some.
         """
         assert_private_access("records to be privatised")
         if len({record.id for record in records}) < len(records):
@@ -209,6 +214,14 @@ class TextPrivatiser:
             kept.bind([(record.id, record.text) for record in records])
             found = [kept.get(record.id, record.text) for record in records]
             missing = [i for i, one in enumerate(found) if one is None]
+            if budget.ledger is not None and charge is not None:
+                finished = budget.ledger.status(charge).stored.get(PAYLOAD)
+                if finished is not None and finished != _digest(records, found):
+                    raise ChargeConflict(
+                        f"data set {budget.ledger.name}: one charge pays for one set of draws, and this store holds "
+                        "others than its charge was finished with, or lacks some; use the store that was finished, or "
+                        "draw into a new one, which is a new spend"
+                    )
             task = (progress or NoProgress()).task("privatising", len(records), "texts")
             if done := len(records) - len(missing):
                 task.advance(done, "kept")
@@ -219,6 +232,9 @@ class TextPrivatiser:
                 for i, one in zip(batch, drawn, strict=True):
                     found[i] = one
                 task.advance(len(batch))
+            if budget.ledger is not None and charge is not None:
+                # Refused, too, if a copy of this store was finished meanwhile.
+                budget.ledger.stored(charge, _digest(records, found), name=PAYLOAD)
         first = self.mechanisms[0]
         return Release(
             Texts(tuple(one.text for one in found if one is not None)),
@@ -262,3 +278,9 @@ class TextPrivatiser:
             found = {int(row) for spelling in (word, f" {word}") for row in self.vocabulary.encode(spelling)}
             rows |= found - {self.vocabulary.unknown, self.vocabulary.padding}
         return tuple(sorted(rows))
+
+
+def _digest(records: Sequence[Record], drawn: Sequence[NoisyText | None]) -> str:
+    """That of the draws that are there."""
+    pairs = zip(records, drawn, strict=True)
+    return payload_digest((record.id, one.text) for record, one in pairs if one is not None)
