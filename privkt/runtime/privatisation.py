@@ -32,7 +32,7 @@ from privkt.runtime.cards import Crossing, card
 from privkt.runtime.errors import ReleaseRefused
 from privkt.runtime.files import write_file, write_json
 from privkt.synthesis.noisy_texts import NoisyText, payload_digest
-from privkt.synthesis.privatiser import PAYLOAD, Record, TextPrivatiser
+from privkt.synthesis.privatiser import PAYLOAD, UNITS, Record, TextPrivatiser
 
 _SOURCES = {".jsonl": "json", ".ndjson": "json", ".json": "json", ".csv": "csv", ".tsv": "csv", ".parquet": "parquet"}
 
@@ -96,7 +96,7 @@ class PrivateTexts:
 
     def cost(self, privatiser: TextPrivatiser) -> DocumentCost:
         """What the ledger will be charged."""
-        unit = self.unit if self.unit in (Unit.RECORD, Unit.DOCUMENT) else Unit.RECORD
+        unit = self.unit if self.unit in UNITS else Unit.RECORD
         return privatiser.cost(self.delta, unit=unit, neighbouring=self.neighbouring)
 
     def left(self, cost: DocumentCost) -> tuple[Left, RefusedInput | None]:

@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 #: The name of a charge's one payload, whatever file its texts are written to.
 PAYLOAD = "texts"
 LENGTH = "the length of each text in tokens is public"
+#: What one text can stand for.
+UNITS = (Unit.RECORD, Unit.DOCUMENT)
 _RESTATED = (Neighbouring.LOCAL, Neighbouring.ZERO_OUT, Neighbouring.REPLACE_ONE)
 
 
@@ -100,9 +102,15 @@ class TextPrivatiser:
 
         `neighbouring`: a promise for any two texts is also one for emptying or replacing a record, at the same epsilon;
         not for adding one, since the number of records stays visible.
-        Raises: RefusedInput, for add-remove.
+        Raises: RefusedInput, for add-remove, and for units of which a document's price is not the price: a token, and a
+            user, who may have written many.
         """
-        neighbouring = Neighbouring(neighbouring)
+        unit, neighbouring = Unit(unit), Neighbouring(neighbouring)
+        if unit not in UNITS:
+            raise RefusedInput(
+                f"privatiser: what is priced is one text, got unit {unit}; state it for {' or '.join(UNITS)}: a user "
+                "pays for each text of his own"
+            )
         if neighbouring not in _RESTATED:
             raise RefusedInput(
                 f"privatiser: a guarantee between any two texts does not hide how many there are, got {neighbouring}; "

@@ -95,6 +95,18 @@ def test_a_promise_for_any_two_texts_is_restated_but_not_for_another_number_of_t
         made.cost(neighbouring=Neighbouring.ADD_REMOVE)
 
 
+@pytest.mark.parametrize("unit", [Unit.USER, Unit.TOKEN])
+def test_a_document_s_price_is_not_that_of_a_person_or_a_token(tmp_path, unit):
+    with pytest.raises(RefusedInput, match=f"what is priced is one text, got unit {unit}; state it for record or docu"):
+        privatiser().cost(unit=unit)
+    made, book = privatiser(), ledger(unit=unit)
+    with pytest.raises(RefusedInput, match="a user pays for each text"):
+        made.release(RECORDS, tmp_path / "store", privacy(book, 3))
+    assert made.mechanisms[0].calls == []
+    assert book.charges() == ()
+    assert not (tmp_path / "store").exists()
+
+
 def test_a_release_is_charged_once_and_gives_the_stored_bytes_again(tmp_path):
     book = ledger()
     made = privatiser()
