@@ -26,6 +26,7 @@ from privkt.privacy import (
 )
 from privkt.privacy.guarantee import rounded_up
 from privkt.synthesis.noisy_texts import NoisyText, NoisyTexts, payload_digest
+from privkt.synthesis.token_claims import check_claims, drawn_by
 from privkt.synthesis.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -59,7 +60,8 @@ class TextPrivatiser:
     nothing at all is promised then.
     Guarantee: between any two texts, the sum of the positions' certificates (privkt.privacy.document_cost). Equal texts
         of two records draw independently; the same record, by id, keeps its first draw.
-    Raises: RefusedInput, for a mechanism over another table than the vocabulary's, or not one mechanism a position.
+    Raises: RefusedInput, for a mechanism over another table than the vocabulary's, or whose claims its certificate does
+        not cover (`check_claims`), or not one mechanism a position; in a draw, for what is no row of the vocabulary.
     """
 
     def __init__(
@@ -87,6 +89,8 @@ class TextPrivatiser:
                     f"privatiser: {one.name} must be made over the vocabulary's own table of {vocabulary.size} rows, "
                     f"got one of {one.size}; make it from vocabulary.vectors"
                 )
+        for one in dict.fromkeys(self.mechanisms):
+            check_claims(one)
         self.keep = tuple(sorted(set(keep)))
         self._kept = self._kept_rows()
 
@@ -154,7 +158,7 @@ class TextPrivatiser:
         drawn = np.empty_like(flat)
         for mechanism in dict.fromkeys(self.mechanisms):
             mine = np.asarray([one is mechanism for one in self.mechanisms])[positions]
-            drawn[mine] = mechanism.sample_ids(flat[mine])
+            drawn[mine] = drawn_by(mechanism, flat[mine])
         if self._kept:
             kept = np.isin(flat, self._kept)
             drawn[kept] = flat[kept]

@@ -18,6 +18,7 @@ from privkt.privacy import (
     none_event,
     pure_event,
 )
+from privkt.synthesis.token_claims import check_claims, drawn_by
 
 if TYPE_CHECKING:
     import numpy as np
@@ -89,8 +90,8 @@ class ByTokenType(TokenMechanism):
         a factor e^(range_a / 2) of 1/V on either side, so two types are at most e^((range_a + range_b) / 2) <=
         e^(max range) apart, and the log ratios of two rows span no more. Otherwise the table is enumerated.
     Edge cases: a sharp type among gentle ones makes every token cost as much; only its own tokens are kept better.
-    Raises: RefusedInput, for a map that does not fit the table, and for laws that are not of bounded range over a
-        table too large to enumerate.
+    Raises: RefusedInput, for a map that does not fit the table, for claims that a type's certificate does not cover,
+        and for laws that are not of bounded range over a table too large to enumerate.
     """
 
     name = "by_token_type"
@@ -111,6 +112,8 @@ class ByTokenType(TokenMechanism):
                 f"got shape {self.types.shape} of {self.types.dtype}; map every row, unknown and padding too"
             )
         used = [self.mechanisms[i] for i in np.unique(self.types)]
+        for one in used:
+            check_claims(one)
         self._private = all(one.guarantee.is_private for one in used)
         self._certificate = self._whole([one.certificate for one in used])
 
@@ -160,7 +163,7 @@ class ByTokenType(TokenMechanism):
         for i, mechanism in enumerate(self.mechanisms):
             mine = self.types[ids] == i
             if mine.any():
-                drawn[mine] = mechanism.sample_ids(ids[mine])
+                drawn[mine] = drawn_by(mechanism, ids[mine])
         return drawn
 
     def probabilities(self, ids: NDArray[np.int64]) -> NDArray[np.float64]:
