@@ -105,7 +105,7 @@ def _print_plan(facts: dict[str, Any], left: Left, refusal: RefusedInput | None,
         here = {"epsilon": left.epsilon, "delta": left.delta, "refused": None if refusal is None else str(refusal)}
         print_json({**facts, "left": here})
         return
-    out.print(f"left in the ledger before this: epsilon {left.epsilon:.4g}, delta {left.delta:.3g}")
+    out.print(f"left in the ledger before this: {left}")
     out.print("nothing was spent")
     if refusal is not None:
         raise refusal
@@ -258,7 +258,7 @@ def _lines(facts: dict[str, Any]) -> list[str]:
         f"  charged: {facts['charged']['statement']}",
     ]
     ceilings = ", ".join(
-        f"{value:.3g} ({'the very token' if m == str(size) else f'one of {m} groups of tokens'})"
+        f"{rounded_up(value, 3)} ({'the very token' if m == str(size) else f'one of {m} groups of tokens'})"
         for m, value in facts["ceiling"].items()
         if int(m) <= size
     )
