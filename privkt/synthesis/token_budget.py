@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 #: Makes a token mechanism of a nominal epsilon, over one fixed table.
 Maker = Callable[[float], TokenMechanism]
 _CLOSE = 0.98  # of the budget; a table costs seconds to certify, and a closer search would certify many
-_ROUNDING = 1e-11  # of a log ratio of computed probabilities, with room
 _LARGEST_ENUMERATED = 4096  # rows; their law is 128 MiB
 
 
@@ -115,6 +114,7 @@ class ByTokenType(TokenMechanism):
         for one in used:
             check_claims(one)
         self._private = all(one.guarantee.is_private for one in used)
+        self._slack = max(one.probability_slack for one in used)
         self._certificate = self._whole([one.certificate for one in used])
 
     def _whole(self, each: list[Certificate]) -> Certificate:
@@ -137,7 +137,7 @@ class ByTokenType(TokenMechanism):
         if (high[low == 0] > 0).any():
             return math.inf
         seen = high > 0
-        return float(np.log(high[seen] / low[seen]).max()) + _ROUNDING
+        return float(np.log(high[seen] / low[seen]).max()) + 2 * self._slack  # either probability may be off
 
     @property
     def certificate(self) -> Certificate:
@@ -176,6 +176,10 @@ class ByTokenType(TokenMechanism):
             if mine.any():
                 rows[mine] = mechanism.probabilities(ids[mine])
         return rows
+
+    @property
+    def probability_slack(self) -> float:
+        return self._slack
 
     def parameters(self) -> Mapping[str, Any]:
         import hashlib
