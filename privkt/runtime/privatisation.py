@@ -68,7 +68,8 @@ class Privatised:
 class PrivateTexts:
     """The rows of a file and their account; made before anything is spent.
 
-    Raises: RefusedInput, for a file, column, encoding or id that cannot be read as told, before anything is written.
+    Raises: RefusedInput, for a file, column, encoding or id that cannot be read as told, or a delta that is not below
+        1/N, before anything is written.
     """
 
     def __init__(
@@ -93,6 +94,7 @@ class PrivateTexts:
             _need_same_cap(self._ledger, account)
         self.unit = self._ledger.unit if self._ledger is not None else Unit.RECORD
         self.neighbouring = self._ledger.neighbouring if self._ledger is not None else account.neighbouring
+        Budget(1.0, self.delta, None, self.unit, self.neighbouring).validate_for(self.size)
 
     def cost(self, privatiser: TextPrivatiser) -> DocumentCost:
         """What the ledger will be charged."""
@@ -136,7 +138,6 @@ class PrivateTexts:
             )
         limit = cost.guarantee.epsilon if cost.guarantee.is_private else 1.0
         budget = Budget(limit or 1e-12, self.delta, None, cost.guarantee.unit, self.neighbouring)
-        budget.validate_for(self.size)
         ledger = self._opened(cost.guarantee)
         budget = replace(budget, ledger=ledger)
         privacy = Privacy(

@@ -103,6 +103,12 @@ def test_ids_leave_only_when_they_are_asked_for(notes, cli):
 def test_kept_words_leave_only_by_force(notes, cli):
     Path("stop.txt").write_text("the\nwas\n")
     arguments = (*notes, "--epsilon", 2, "--keep-words", "stop.txt", "--output", "noisy.jsonl")
+    planned = cli("privatize", *arguments, "--plan")
+    assert "nothing is promised: no privacy guarantee (epsilon = inf)" in planned.out
+    assert "words are kept verbatim" in planned.out
+    assert not re.search("pure|costs|survives", planned.out)
+    found = cli("privatize", *arguments, "--plan", "--json").json
+    assert (found["token"], found["document"], found["ceiling"]) == (None, None, {})
     refused = cli("privatize", *arguments)
     assert refused.code == 2
     assert "leaves only by force" in refused.err
@@ -135,6 +141,9 @@ def test_the_leak_report_stays_in_the_private_folder(notes, cli):
         (["notes.jsonl", "--epsilon", "-1"], "must be finite and > 0"),
         (["notes.jsonl", "--epsilon", "high"], "is a number, or a list like"),
         (["notes.jsonl", "--epsilon", "1x3,2"], "got 4 for 64"),
+        (["notes.jsonl", "--epsilon", "8x-5,2x4", "--k-max", "4"], "is a number, or a list like"),
+        (["notes.jsonl", "--epsilon", "8x0,2x4", "--k-max", "4"], "is a number, or a list like"),
+        (["notes.jsonl", "--epsilon", "8x,2x3", "--k-max", "4"], "is a number, or a list like"),
         (["notes.jsonl", "--level", "word"], "must be token or document"),
         (["notes.jsonl", "--mechanism", "geometric"], "draws no tokens"),
         (["notes.jsonl", "--mechanism", "tony"], "nearest: 'toy'"),
@@ -146,6 +155,8 @@ def test_the_leak_report_stays_in_the_private_folder(notes, cli):
         (["notes.jsonl", "--output", "no/where.jsonl"], "must be a folder"),
         (["notes.jsonl", "--cap-epsilon", "1"], "must fit into the cap of epsilon = 1,"),
         (["notes.jsonl", "--delta", "0.5"], "must stay below 1/N"),
+        (["notes.jsonl", "--delta", "0.5", "--plan"], "must stay below 1/N"),
+        (["notes.jsonl", "--delta", "0.2", "--plan", "--json"], "must stay below 1/N"),
         (["notes.jsonl", "--name", "a/b"], "data set name"),
     ],
 )

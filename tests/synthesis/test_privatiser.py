@@ -215,6 +215,20 @@ def test_of_two_copies_of_an_unfinished_store_one_is_finished(tmp_path):
         privatiser(k_max=6).release(records, tmp_path / "store", privacy(book, 20))
 
 
+def test_a_header_that_was_cut_short_leaves_a_folder_that_counts_as_empty(tmp_path):
+    store = tmp_path / "store"
+    store.mkdir()
+    (store / ".store.json.ab12cd34.tmp").write_bytes(b'{"for')
+    privatiser().release(RECORDS, store, privacy(ledger(), 3))
+    for place, name in (("one", "notes.txt"), ("two", ".store.json.tmp"), ("three", ".records.json.ab12cd34.tmp")):
+        other = tmp_path / place
+        other.mkdir()
+        (other / ".store.json.ab12cd34.tmp").write_bytes(b"")
+        (other / name).write_bytes(b"")
+        with pytest.raises(RefusedInput, match="must be new or empty"):
+            privatiser().release(RECORDS, other, privacy(ledger(), 3))
+
+
 @pytest.mark.parametrize(
     ("other", "key"), [({"epsilon": 3.0}, "mechanism"), ({"k_max": 7}, "k_max"), ({"padded": False}, "padded")]
 )
