@@ -26,6 +26,7 @@ from privkt.privacy import (
 )
 from privkt.privacy.guarantee import rounded_up
 from privkt.runtime.vocabularies import read_vocabulary
+from privkt.synthesis.token_claims import check_claims
 from privkt_fedcot.config import PerturbationConfig, VocabularyConfig
 from privkt_fedcot.tasks import Part, Question, Task
 
@@ -133,6 +134,7 @@ def mechanisms_of(
         if epsilon in made:
             continue
         one = get_manager().create("mechanism", config.name, vocabulary.vectors, epsilon, **config.options)
+        check_claims(one)
         if promises(config.name) and not one.certificate.epsilon <= epsilon:
             raise RefusedInput(
                 f"fedcot.perturbation: {config.name} must keep the epsilon of {epsilon:g} a token that rows pay for, "

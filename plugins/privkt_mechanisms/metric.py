@@ -51,6 +51,11 @@ class MetricMechanism(TableMechanism):
         # sharpness: what the two outermost weights cost, k gamma
         if calibrate == "metric":
             self.sharpness = self.epsilon * self.gamma
+            if not np.isfinite(self.sharpness):
+                raise RefusedInput(
+                    f"{self.name}: epsilon times the largest distance must be a number that weights can hold, got "
+                    f"{self.epsilon:g} times {self.gamma:g}; lower epsilon, or scale the table down"
+                )
             self.law = self._law(self.sharpness)
             self._certificate = certificate_of(self.law, enumerate_law=True, bounded_range=True)
         else:

@@ -60,6 +60,10 @@ class TableMechanism(TokenMechanism):
         self.need_ids(ids)
         return self.law.rows(ids.astype(np.int64))
 
+    @property
+    def probability_slack(self) -> float:
+        return max(super().probability_slack, self.law.slack)
+
     def parameters(self) -> Mapping[str, Any]:
         certificate = self.certificate
         return {

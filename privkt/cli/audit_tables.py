@@ -102,6 +102,8 @@ def _loss(value: float) -> str:
 
 def _attacks(report: MechanismReport) -> Table:
     assert report.attacks is not None
+    from privkt.privacy.guarantee import rounded_up
+
     first = report.attacks.attacks[0]
     counts = [str(one) for one in first.seen]
     draws = next(iter(first.seen.values())).trials if first.seen else 0
@@ -121,7 +123,7 @@ def _attacks(report: MechanismReport) -> Table:
         interval = f"{seen.value:.2%} ({seen.low:.2%} to {seen.high:.2%})"
         table.add_row(one.name, one.prior, *cells, interval)
     for prior, ceiling in report.attacks.ceilings.items():
-        table.add_row("ceiling at this epsilon", prior, f"{ceiling:.2%}", style="dim")
+        table.add_row("ceiling at this epsilon", prior, f"{rounded_up(100 * ceiling)}%", style="dim")
     return table
 
 

@@ -13,7 +13,7 @@ from privkt.cli.output import err, out, print_json
 def overview(as_json: bool) -> None:
     """One line a data set."""
     from privkt.privacy import Ledger, PrivacyError
-    from privkt.privacy.guarantee import rounded_down, rounded_up
+    from privkt.privacy.guarantee import rounded_up
     from privkt.privacy.state import state_folder
 
     rows, broken = [], []
@@ -52,8 +52,10 @@ def overview(as_json: bool) -> None:
         for ledger, spent, left in rows:
             table.add_row(
                 ledger.name,
-                "infinite" if spent.infinite else f"epsilon {rounded_up(spent.epsilon)}, delta {spent.delta:.3g}",
-                f"epsilon {rounded_down(left.epsilon)}, delta {rounded_down(left.delta, 3)}",
+                f"epsilon {rounded_up(spent.epsilon)}, delta {rounded_up(spent.delta, 3)}"
+                if not spent.infinite
+                else "infinite",
+                str(left),
                 f"epsilon {ledger.cap.epsilon:g}, delta {ledger.cap.delta:.3g}",
                 ledger.filter,
                 str(len(ledger.charges())),

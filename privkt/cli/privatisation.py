@@ -105,7 +105,7 @@ def _print_plan(facts: dict[str, Any], left: Left, refusal: RefusedInput | None,
         here = {"epsilon": left.epsilon, "delta": left.delta, "refused": None if refusal is None else str(refusal)}
         print_json({**facts, "left": here})
         return
-    out.print(f"left in the ledger before this: epsilon {left.epsilon:.4g}, delta {left.delta:.3g}")
+    out.print(f"left in the ledger before this: {left}")
     out.print("nothing was spent")
     if refusal is not None:
         raise refusal
@@ -189,8 +189,10 @@ def _epsilons(said: str, k_max: int) -> list[float]:
             found = [float(said)] * k_max
         else:
             for part in said.split(","):
-                value, _, times = part.partition("x")
-                found += [float(value)] * (int(times) if times else 1)
+                value, listed, times = part.partition("x")
+                if listed and not (times.isdecimal() and int(times)):
+                    raise ValueError
+                found += [float(value)] * (int(times) if listed else 1)
     except ValueError:
         raise RefusedInput("privatize: --epsilon is a number, or a list like 8x16,4x48; write one of them") from None
     if not all(math.isfinite(e) and e > 0 for e in found):
@@ -215,17 +217,23 @@ def _facts(privatiser: TextPrivatiser, asked: Asked, delta: float, cost: Any) ->
     from privkt.privacy import accounting, zcdp_event
     from privkt.privacy.ceiling import utility_ceiling
 
+    about: dict[str, Any] = {
+        "mechanism": privatiser.mechanisms[0].name,
+        "vocabulary": {"tokens": privatiser.vocabulary.size, "identity": privatiser.vocabulary.identity},
+        "k_max": privatiser.k_max,
+        "padded": privatiser.padded,
+        "asked": {"epsilon": asked.epsilon, "level": asked.level},
+        "charged": {"statement": str(cost.guarantee), "guarantee": cost.guarantee.to_json()},
+    }
+    if not cost.guarantee.is_private:  # whatever the law of a drawn token is, it bounds nothing then
+        return {**about, "token": None, "document": None, "ceiling": {}}
     certificates = privatiser.certificates
     worst = max(certificates, key=lambda c: c.epsilon)
     pure, rho = sum(c.epsilon for c in certificates), sum(c.rho for c in certificates)
     exact = [c.epsilon_exact for c in certificates]
     ceilings = {m: utility_ceiling(worst.epsilon, m) for m in (privatiser.vocabulary.size, 1000, 100)}
     return {
-        "mechanism": privatiser.mechanisms[0].name,
-        "vocabulary": {"tokens": privatiser.vocabulary.size, "identity": privatiser.vocabulary.identity},
-        "k_max": privatiser.k_max,
-        "padded": privatiser.padded,
-        "asked": {"epsilon": asked.epsilon, "level": asked.level},
+        **about,
         "token": {
             "epsilon_range": max(c.epsilon_range for c in certificates),
             "epsilon_exact": None if None in exact else max(e for e in exact if e is not None),
@@ -237,7 +245,6 @@ def _facts(privatiser: TextPrivatiser, asked: Asked, delta: float, cost: Any) ->
             "zcdp_epsilon": accounting.epsilon(zcdp_event(rho), delta) if math.isfinite(rho) else math.inf,
             "delta": delta,
         },
-        "charged": {"statement": str(cost.guarantee), "guarantee": cost.guarantee.to_json()},
         "ceiling": {str(m): value for m, value in ceilings.items()},
     }
 
@@ -246,10 +253,13 @@ def _lines(facts: dict[str, Any]) -> list[str]:
     from privkt.privacy.guarantee import rounded_up
 
     token, document, size = facts["token"], facts["document"], facts["vocabulary"]["tokens"]
-    exact = "not enumerated" if token["epsilon_exact"] is None else rounded_up(token["epsilon_exact"])
     said = facts["asked"]
+    nominal = f"{facts['mechanism']} over {size} tokens, nominal epsilon {said['epsilon']} a {said['level']}"
+    if document is None:
+        return [nominal, f"  nothing is promised: {facts['charged']['statement']}"]
+    exact = "not enumerated" if token["epsilon_exact"] is None else rounded_up(token["epsilon_exact"])
     lines = [
-        f"{facts['mechanism']} over {size} tokens, nominal epsilon {said['epsilon']} a {said['level']}",
+        nominal,
         f"  a token costs: epsilon = {rounded_up(token['epsilon_range'])} for any input (range), "
         f"{exact} on this table (exact), rho = {rounded_up(token['rho'])}",
         f"  a document of {facts['k_max']} tokens{'' if facts['padded'] else ' at most'} costs: epsilon = "
@@ -258,7 +268,7 @@ def _lines(facts: dict[str, Any]) -> list[str]:
         f"  charged: {facts['charged']['statement']}",
     ]
     ceilings = ", ".join(
-        f"{value:.3g} ({'the very token' if m == str(size) else f'one of {m} groups of tokens'})"
+        f"{rounded_up(value, 3)} ({'the very token' if m == str(size) else f'one of {m} groups of tokens'})"
         for m, value in facts["ceiling"].items()
         if int(m) <= size
     )

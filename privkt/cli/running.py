@@ -44,8 +44,7 @@ def plan(path: Path, *, as_json: bool, data_changed: bool = False, new_name_conf
         out.print(f"[bold]{client.name}[/bold] (data set {data.name}, N = {data.size})")
         for line in plan_lines(client.plan):
             out.print(f"  {line}")
-        here = left[client.name]
-        out.print(f"  left in the ledger before this run: epsilon {here.epsilon:.4g}, delta {here.delta:.3g}")
+        out.print(f"  left in the ledger before this run: {left[client.name]}")
     out.print("nothing was spent")
 
 

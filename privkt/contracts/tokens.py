@@ -41,6 +41,14 @@ class TokenMechanism(Mechanism[int, int]):
         """The law really sampled, a row an id. Shapes: ids [n]; result [n, size], each row sums to 1."""
 
     @property
+    def probability_slack(self) -> float:
+        """How wrong the logarithm of one of `probabilities` can be.
+
+        The default covers sums and quotients of doubles; a law that is integrated numerically states its own.
+        """
+        return 1e-11
+
+    @property
     def has_law(self) -> bool:
         """Whether `probabilities` is known; where it is not, it raises RefusedInput and there is no certificate."""
         return True

@@ -100,7 +100,7 @@ def document_cost(
     about: dict[str, Any] = {"unit": unit, "neighbouring": Neighbouring.LOCAL, "conditional_on": conditional_on}
     whole = _summed_up([c.epsilon for c in each])
     if not math.isfinite(whole):
-        reason = proof or "a token's law has no finite epsilon"
+        reason = "a token's law has no finite epsilon"
         return DocumentCost(Guarantee.none(reason, unit=unit, neighbouring=Neighbouring.LOCAL), accounting.none_event())
     about["proof"] = proof
     event = accounting.compose([accounting.pure_event(c.epsilon) for c in each])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from privkt.privacy.guarantee import Guarantee, rounded_up
+from privkt.privacy.guarantee import Guarantee, rounded_down, rounded_up
 
 
 @dataclass(frozen=True)
@@ -48,10 +48,13 @@ class Spent:
 
 @dataclass(frozen=True)
 class Left:
-    """What the cap still allows, rounded down."""
+    """What the cap still allows, rounded down, as a number and where it is printed."""
 
     epsilon: float
     delta: float
+
+    def __str__(self) -> str:
+        return f"epsilon {rounded_down(self.epsilon)}, delta {rounded_down(self.delta, 3)}"
 
 
 @dataclass(frozen=True)

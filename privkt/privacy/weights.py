@@ -25,6 +25,7 @@ _NARROW = 2**31 - 1
 _USUAL = 2**30  # a power of two, for which a coin is as many bits
 _LEAST_PRECISE = 2**10  # a smallest weight below this is rounded by more than a thousandth
 _DIGITS = 60
+_SHOWN = Fraction(10**300)  # in messages: nearly the largest double
 LOG_UNIT = 2**24
 _LOG_SLACK = 2  # units: floor_logs(v) <= LOG_UNIT ln v <= floor_logs(v) + 2
 
@@ -94,7 +95,7 @@ class WeightTable:
         if least < _LEAST_PRECISE:
             raise RefusedInput(
                 "WeightTable: epsilon must leave the smallest weight 10 bits, got a range of "
-                f"{float(2 * exact * last):.4g} for {words} words; lower epsilon"
+                f"{float(min(2 * exact * last, _SHOWN)):.4g} for {words} words; lower epsilon"
             )
         weights = []
         with decimal.localcontext(decimal.Context(prec=_DIGITS)):
@@ -135,6 +136,8 @@ class WeightTable:
 
 def _least(largest: int, range_half: Fraction) -> int:
     """The least integer m >= 1 of which we can certify largest / m <= exp(range_half)."""
+    if range_half >= MOST_TOTAL.bit_length():  # e^n > 2^n is above any weight; and no decimal holds e^(10^7)
+        return 1
     with decimal.localcontext(decimal.Context(prec=_DIGITS, rounding=decimal.ROUND_CEILING)):
         # a lower bound of exp(range_half), then everything rounded up
         with decimal.localcontext(decimal.Context(prec=_DIGITS, rounding=decimal.ROUND_FLOOR)):

@@ -31,8 +31,8 @@ from privkt.runtime import wire
 from privkt.runtime.cards import Crossing, card
 from privkt.runtime.errors import ReleaseRefused
 from privkt.runtime.files import write_file, write_json
-from privkt.synthesis.noisy_texts import NoisyText
-from privkt.synthesis.privatiser import Record, TextPrivatiser
+from privkt.synthesis.noisy_texts import NoisyText, payload_digest
+from privkt.synthesis.privatiser import PAYLOAD, UNITS, Record, TextPrivatiser
 
 _SOURCES = {".jsonl": "json", ".ndjson": "json", ".json": "json", ".csv": "csv", ".tsv": "csv", ".parquet": "parquet"}
 
@@ -68,7 +68,8 @@ class Privatised:
 class PrivateTexts:
     """The rows of a file and their account; made before anything is spent.
 
-    Raises: RefusedInput, for a file, column, encoding or id that cannot be read as told, before anything is written.
+    Raises: RefusedInput, for a file, column, encoding or id that cannot be read as told, or a delta that is not below
+        1/N, before anything is written.
     """
 
     def __init__(
@@ -93,10 +94,11 @@ class PrivateTexts:
             _need_same_cap(self._ledger, account)
         self.unit = self._ledger.unit if self._ledger is not None else Unit.RECORD
         self.neighbouring = self._ledger.neighbouring if self._ledger is not None else account.neighbouring
+        Budget(1.0, self.delta, None, self.unit, self.neighbouring).validate_for(self.size)
 
     def cost(self, privatiser: TextPrivatiser) -> DocumentCost:
         """What the ledger will be charged."""
-        unit = self.unit if self.unit in (Unit.RECORD, Unit.DOCUMENT) else Unit.RECORD
+        unit = self.unit if self.unit in UNITS else Unit.RECORD
         return privatiser.cost(self.delta, unit=unit, neighbouring=self.neighbouring)
 
     def left(self, cost: DocumentCost) -> tuple[Left, RefusedInput | None]:
@@ -119,8 +121,9 @@ class PrivateTexts:
     ) -> Privatised:
         """Draws what is not drawn yet and writes `output` whole, beside its privacy card and its private store.
 
-        Guarantee: when `output` appears, the charge, every draw and the hash of the file are on the disk. Begun again
-            after any interruption, and after the end, it gives the same bytes for the same charge.
+        Guarantee: when `output` appears, the charge, every draw and the hash of the draws are on the disk. Begun again
+            after any interruption, and after the end, it gives the same bytes for the same charge; no other name of
+            `output`, no copy of the store and no other `keep_ids` gives other draws for it.
         Raises: RefusedInput, ReleaseRefused.
         """
         output = Path(output).absolute()
@@ -135,7 +138,6 @@ class PrivateTexts:
             )
         limit = cost.guarantee.epsilon if cost.guarantee.is_private else 1.0
         budget = Budget(limit or 1e-12, self.delta, None, cost.guarantee.unit, self.neighbouring)
-        budget.validate_for(self.size)
         ledger = self._opened(cost.guarantee)
         budget = replace(budget, ledger=ledger)
         privacy = Privacy(
@@ -196,11 +198,11 @@ class PrivateTexts:
         )
 
     def _cross(self, release: Release[Texts], data: bytes, output: Path, card_file: Path, ledger: Ledger) -> None:
-        """The gate of a file: hashed, on the ledger, agreed to by every hook, whole."""
+        """The gate of a file: its texts on the ledger, its bytes agreed to by every hook, whole."""
         digest, guarantee = wire.digest(data), release.guarantee
         assert release.charge is not None
-        ledger.stored(release.charge, digest, name=output.name)
-        if not output.exists():
+        drawn = payload_digest(zip(self.rows.ids, release.payload.text, strict=True))
+        if not output.exists() or output.read_bytes() != data:
             summary = ReleaseSummary(
                 client=ledger.name,
                 step="privatize",
@@ -218,7 +220,7 @@ class PrivateTexts:
             ledger.name, "privatize", "shared", "texts", self.size, len(data), digest, output.name,
             guarantee.to_json(), ledger.data_set_id,
         )  # fmt: skip
-        ledger.sent(release.charge, digest, name=output.name)
+        ledger.sent(release.charge, drawn, name=PAYLOAD)
         values = card(release, [crossing], size=self.size)
         values["mechanism"] = {**values["mechanism"], "parameters": dict(release.provenance.details)}
         write_json(card_file, values, 0o644)

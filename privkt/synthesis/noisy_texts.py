@@ -7,8 +7,9 @@ import hashlib
 import hmac
 import json
 import os
+import re
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -139,7 +140,7 @@ class NoisyTexts:
 
     def _opened(self, settings: dict[str, Any]) -> str:
         if not self._header.exists():
-            if self.folder.exists() and (not self.folder.is_dir() or any(self.folder.iterdir())):
+            if self.folder.exists() and (not self.folder.is_dir() or not all(map(_is_draft, self.folder.iterdir()))):
                 raise RefusedInput(f"noisy texts: {self.folder} must be new or empty; name another folder")
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             os.chmod(self.folder, 0o700)
@@ -186,6 +187,23 @@ class NoisyTexts:
             f"noisy texts in {self.folder}: {name} is damaged; restore it from a copy, or draw anew elsewhere, which "
             "is a new spend"
         )
+
+
+def payload_digest(texts: Iterable[tuple[str, str]]) -> str:
+    """SHA-256 of the noisy texts of (record id, noisy text), in the order of the ids: what a ledger knows them by.
+
+    Guarantee: the same however they are ordered, named or written out; the ids themselves are not in it.
+    """
+    state = hashlib.sha256(b"privkt noisy texts 1\0")
+    for _, text in sorted(texts):
+        part = text.encode("utf-8", "surrogatepass")
+        state.update(len(part).to_bytes(8, "big") + part)
+    return state.hexdigest()
+
+
+def _is_draft(path: Path) -> bool:
+    """Whether a process left it that was killed while it wrote the header, which is before all else."""
+    return re.fullmatch(r"\.store\.json\.[0-9a-f]{8}\.tmp", path.name) is not None and path.is_file()
 
 
 def _write(path: Path, value: Any) -> None:

@@ -12,6 +12,7 @@ from privkt.contracts.tokens import TokenMechanism
 from privkt.privacy import (
     BudgetExceeded,
     Certificate,
+    ChargeConflict,
     DocumentCost,
     Guarantee,
     Neighbouring,
@@ -24,7 +25,8 @@ from privkt.privacy import (
     none_event,
 )
 from privkt.privacy.guarantee import rounded_up
-from privkt.synthesis.noisy_texts import NoisyText, NoisyTexts
+from privkt.synthesis.noisy_texts import NoisyText, NoisyTexts, payload_digest
+from privkt.synthesis.token_claims import check_claims, drawn_by
 from privkt.synthesis.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -33,7 +35,11 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+#: The name of a charge's one payload, whatever file its texts are written to.
+PAYLOAD = "texts"
 LENGTH = "the length of each text in tokens is public"
+#: What one text can stand for.
+UNITS = (Unit.RECORD, Unit.DOCUMENT)
 _RESTATED = (Neighbouring.LOCAL, Neighbouring.ZERO_OUT, Neighbouring.REPLACE_ONE)
 
 
@@ -54,7 +60,8 @@ class TextPrivatiser:
     nothing at all is promised then.
     Guarantee: between any two texts, the sum of the positions' certificates (privkt.privacy.document_cost). Equal texts
         of two records draw independently; the same record, by id, keeps its first draw.
-    Raises: RefusedInput, for a mechanism over another table than the vocabulary's, or not one mechanism a position.
+    Raises: RefusedInput, for a mechanism over another table than the vocabulary's, or whose claims its certificate does
+        not cover (`check_claims`), or not one mechanism a position; in a draw, for what is no row of the vocabulary.
     """
 
     def __init__(
@@ -82,6 +89,8 @@ class TextPrivatiser:
                     f"privatiser: {one.name} must be made over the vocabulary's own table of {vocabulary.size} rows, "
                     f"got one of {one.size}; make it from vocabulary.vectors"
                 )
+        for one in dict.fromkeys(self.mechanisms):
+            check_claims(one)
         self.keep = tuple(sorted(set(keep)))
         self._kept = self._kept_rows()
 
@@ -97,9 +106,15 @@ class TextPrivatiser:
 
         `neighbouring`: a promise for any two texts is also one for emptying or replacing a record, at the same epsilon;
         not for adding one, since the number of records stays visible.
-        Raises: RefusedInput, for add-remove.
+        Raises: RefusedInput, for add-remove, and for units of which a document's price is not the price: a token, and a
+            user, who may have written many.
         """
-        neighbouring = Neighbouring(neighbouring)
+        unit, neighbouring = Unit(unit), Neighbouring(neighbouring)
+        if unit not in UNITS:
+            raise RefusedInput(
+                f"privatiser: what is priced is one text, got unit {unit}; state it for {' or '.join(UNITS)}: a user "
+                "pays for each text of his own"
+            )
         if neighbouring not in _RESTATED:
             raise RefusedInput(
                 f"privatiser: a guarantee between any two texts does not hide how many there are, got {neighbouring}; "
@@ -143,7 +158,7 @@ class TextPrivatiser:
         drawn = np.empty_like(flat)
         for mechanism in dict.fromkeys(self.mechanisms):
             mine = np.asarray([one is mechanism for one in self.mechanisms])[positions]
-            drawn[mine] = mechanism.sample_ids(flat[mine])
+            drawn[mine] = drawn_by(mechanism, flat[mine])
         if self._kept:
             kept = np.isin(flat, self._kept)
             drawn[kept] = flat[kept]
@@ -165,11 +180,13 @@ class TextPrivatiser:
         The whole data set is charged once for this store, before the first draw; `privacy.run_id` is not used, since a
         store has an id of its own, which a resumed call finds again.
         Guarantee: `cost` for each record. Every draw is on the disk before this returns; a process killed at any
-            moment has paid, and the next call draws only what is not stored.
+            moment has paid, and the next call draws only what is not stored. One charge pays for one set of draws,
+            whose hash is on the ledger before they are returned: a copy of the store gives no others.
         Edge cases: kind none is charged (as an infinite spend) only with `force`; without it the release carries no
             charge, and no gate lets it out.
         Raises: RefusedInput, for ids that repeat; DataChanged, for a record whose text is another than was drawn for;
-            BudgetExceeded, if a document costs more than `privacy.budget`, or the ledger has less left.
+            BudgetExceeded, if a document costs more than `privacy.budget`, or the ledger has less left;
+            ChargeConflict, for a store that holds other draws than its charge was finished with, or lacks some.
         """
         assert_private_access("records to be privatised")
         if len({record.id for record in records}) < len(records):
@@ -209,6 +226,14 @@ class TextPrivatiser:
             kept.bind([(record.id, record.text) for record in records])
             found = [kept.get(record.id, record.text) for record in records]
             missing = [i for i, one in enumerate(found) if one is None]
+            if budget.ledger is not None and charge is not None:
+                finished = budget.ledger.status(charge).stored.get(PAYLOAD)
+                if finished is not None and finished != _digest(records, found):
+                    raise ChargeConflict(
+                        f"data set {budget.ledger.name}: one charge pays for one set of draws, and this store holds "
+                        "others than its charge was finished with, or lacks some; use the store that was finished, or "
+                        "draw into a new one, which is a new spend"
+                    )
             task = (progress or NoProgress()).task("privatising", len(records), "texts")
             if done := len(records) - len(missing):
                 task.advance(done, "kept")
@@ -219,6 +244,9 @@ class TextPrivatiser:
                 for i, one in zip(batch, drawn, strict=True):
                     found[i] = one
                 task.advance(len(batch))
+            if budget.ledger is not None and charge is not None:
+                # Refused, too, if a copy of this store was finished meanwhile.
+                budget.ledger.stored(charge, _digest(records, found), name=PAYLOAD)
         first = self.mechanisms[0]
         return Release(
             Texts(tuple(one.text for one in found if one is not None)),
@@ -262,3 +290,9 @@ class TextPrivatiser:
             found = {int(row) for spelling in (word, f" {word}") for row in self.vocabulary.encode(spelling)}
             rows |= found - {self.vocabulary.unknown, self.vocabulary.padding}
         return tuple(sorted(rows))
+
+
+def _digest(records: Sequence[Record], drawn: Sequence[NoisyText | None]) -> str:
+    """That of the draws that are there."""
+    pairs = zip(records, drawn, strict=True)
+    return payload_digest((record.id, one.text) for record, one in pairs if one is not None)

@@ -18,6 +18,7 @@ from privkt.privacy import (
     none_event,
     pure_event,
 )
+from privkt.synthesis.token_claims import check_claims, drawn_by
 
 if TYPE_CHECKING:
     import numpy as np
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 #: Makes a token mechanism of a nominal epsilon, over one fixed table.
 Maker = Callable[[float], TokenMechanism]
 _CLOSE = 0.98  # of the budget; a table costs seconds to certify, and a closer search would certify many
-_ROUNDING = 1e-11  # of a log ratio of computed probabilities, with room
 _LARGEST_ENUMERATED = 4096  # rows; their law is 128 MiB
 
 
@@ -89,8 +89,8 @@ class ByTokenType(TokenMechanism):
         a factor e^(range_a / 2) of 1/V on either side, so two types are at most e^((range_a + range_b) / 2) <=
         e^(max range) apart, and the log ratios of two rows span no more. Otherwise the table is enumerated.
     Edge cases: a sharp type among gentle ones makes every token cost as much; only its own tokens are kept better.
-    Raises: RefusedInput, for a map that does not fit the table, and for laws that are not of bounded range over a
-        table too large to enumerate.
+    Raises: RefusedInput, for a map that does not fit the table, for claims that a type's certificate does not cover,
+        and for laws that are not of bounded range over a table too large to enumerate.
     """
 
     name = "by_token_type"
@@ -111,7 +111,10 @@ class ByTokenType(TokenMechanism):
                 f"got shape {self.types.shape} of {self.types.dtype}; map every row, unknown and padding too"
             )
         used = [self.mechanisms[i] for i in np.unique(self.types)]
+        for one in used:
+            check_claims(one)
         self._private = all(one.guarantee.is_private for one in used)
+        self._slack = max(one.probability_slack for one in used)
         self._certificate = self._whole([one.certificate for one in used])
 
     def _whole(self, each: list[Certificate]) -> Certificate:
@@ -134,7 +137,7 @@ class ByTokenType(TokenMechanism):
         if (high[low == 0] > 0).any():
             return math.inf
         seen = high > 0
-        return float(np.log(high[seen] / low[seen]).max()) + _ROUNDING
+        return float(np.log(high[seen] / low[seen]).max()) + 2 * self._slack  # either probability may be off
 
     @property
     def certificate(self) -> Certificate:
@@ -160,7 +163,7 @@ class ByTokenType(TokenMechanism):
         for i, mechanism in enumerate(self.mechanisms):
             mine = self.types[ids] == i
             if mine.any():
-                drawn[mine] = mechanism.sample_ids(ids[mine])
+                drawn[mine] = drawn_by(mechanism, ids[mine])
         return drawn
 
     def probabilities(self, ids: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -173,6 +176,10 @@ class ByTokenType(TokenMechanism):
             if mine.any():
                 rows[mine] = mechanism.probabilities(ids[mine])
         return rows
+
+    @property
+    def probability_slack(self) -> float:
+        return self._slack
 
     def parameters(self) -> Mapping[str, Any]:
         import hashlib

@@ -10,9 +10,11 @@ import pytest
 
 from privkt.plugins import MechanismSpec, get_manager, hookimpl
 from privkt.privacy import Ledger
+from privkt.privacy.ceiling import utility_ceiling
+from privkt.privacy.guarantee import rounded_down, rounded_up
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "synthesis"))  # the toy mechanism lives beside its own tests
-from toy_tokens import WORDS, vocabulary
+from toy_tokens import WORDS, Toy, vocabulary
 
 CANARY = "canary7f3a"
 TEXTS = ["the visit was cold", "the visit was cold", f"Anna {CANARY} was rude", "", "1 2 3, kind."]
@@ -101,6 +103,12 @@ def test_ids_leave_only_when_they_are_asked_for(notes, cli):
 def test_kept_words_leave_only_by_force(notes, cli):
     Path("stop.txt").write_text("the\nwas\n")
     arguments = (*notes, "--epsilon", 2, "--keep-words", "stop.txt", "--output", "noisy.jsonl")
+    planned = cli("privatize", *arguments, "--plan")
+    assert "nothing is promised: no privacy guarantee (epsilon = inf)" in planned.out
+    assert "words are kept verbatim" in planned.out
+    assert not re.search("pure|costs|survives", planned.out)
+    found = cli("privatize", *arguments, "--plan", "--json").json
+    assert (found["token"], found["document"], found["ceiling"]) == (None, None, {})
     refused = cli("privatize", *arguments)
     assert refused.code == 2
     assert "leaves only by force" in refused.err
@@ -133,6 +141,9 @@ def test_the_leak_report_stays_in_the_private_folder(notes, cli):
         (["notes.jsonl", "--epsilon", "-1"], "must be finite and > 0"),
         (["notes.jsonl", "--epsilon", "high"], "is a number, or a list like"),
         (["notes.jsonl", "--epsilon", "1x3,2"], "got 4 for 64"),
+        (["notes.jsonl", "--epsilon", "8x-5,2x4", "--k-max", "4"], "is a number, or a list like"),
+        (["notes.jsonl", "--epsilon", "8x0,2x4", "--k-max", "4"], "is a number, or a list like"),
+        (["notes.jsonl", "--epsilon", "8x,2x3", "--k-max", "4"], "is a number, or a list like"),
         (["notes.jsonl", "--level", "word"], "must be token or document"),
         (["notes.jsonl", "--mechanism", "geometric"], "draws no tokens"),
         (["notes.jsonl", "--mechanism", "tony"], "nearest: 'toy'"),
@@ -144,6 +155,8 @@ def test_the_leak_report_stays_in_the_private_folder(notes, cli):
         (["notes.jsonl", "--output", "no/where.jsonl"], "must be a folder"),
         (["notes.jsonl", "--cap-epsilon", "1"], "must fit into the cap of epsilon = 1,"),
         (["notes.jsonl", "--delta", "0.5"], "must stay below 1/N"),
+        (["notes.jsonl", "--delta", "0.5", "--plan"], "must stay below 1/N"),
+        (["notes.jsonl", "--delta", "0.2", "--plan", "--json"], "must stay below 1/N"),
         (["notes.jsonl", "--name", "a/b"], "data set name"),
     ],
 )
@@ -185,19 +198,36 @@ def test_ctrl_c_says_how_to_go_on(notes, cli, monkeypatch):
 
 def test_a_plan_says_what_is_left_and_what_would_be_refused(notes, cli):
     said = cli("privatize", *notes, "--epsilon", 2, "--k-max", 4, "--cap-epsilon", 20, "--plan")
-    assert "left in the ledger before this: epsilon 20, delta 1e-05" in said.out
+    assert "left in the ledger before this: epsilon 20, delta 1e-5" in said.out
     done = cli("privatize", *notes, "--epsilon", 2, "--k-max", 4, "--cap-epsilon", 7, "--output", "noisy.jsonl")
     assert done.code == 0, done.err
     left = Ledger.open("notes").left().epsilon
     said = cli("privatize", *notes, "--epsilon", 2, "--k-max", 4, "--plan")
     assert said.code == 2
-    assert f"left in the ledger before this: epsilon {left:.4g}" in said.out
+    assert f"left in the ledger before this: epsilon {rounded_down(left)}" in said.out
     assert "all charges together must" in said.err
     found = cli("privatize", *notes, "--epsilon", 2, "--k-max", 4, "--plan", "--json")
     assert found.code == 0
     assert found.json["left"]["epsilon"] == left
     assert "all charges together must" in found.json["left"]["refused"]
     assert len(Ledger.open("notes").charges()) == 1
+
+
+def test_printed_numbers_err_on_the_safe_side(notes, cli):
+    """What is left rounds down, what is spent and what no mechanism surpasses round up: each would round the other way
+    to the nearest."""
+    arguments = [*notes, "--epsilon", 2, "--k-max", 4]
+    cap = ("--cap-epsilon", 20.00199, "--cap-delta", 0.0012349, "--delta", 0.00123401)
+    said = cli("privatize", *arguments, *cap, "--plan")
+    assert "left in the ledger before this: epsilon 20, delta 0.00123\n" in said.out
+    ceiling = utility_ceiling(Toy(vocabulary().vectors, 2.0).certificate.epsilon, len(vocabulary().vectors))
+    assert f"{ceiling:.3g}" != rounded_up(ceiling, 3)
+    assert f"whatever the mechanism: {rounded_up(ceiling, 3)} (the very token)" in said.out
+    arguments = [*notes, "--epsilon", 0.2, "--output", "noisy.jsonl"]
+    assert cli("privatize", *arguments, *cap).code == 0
+    spent = Ledger.open("notes").spent()
+    assert spent.delta == 0.00123401
+    assert f"epsilon {rounded_up(spent.epsilon)}, delta 0.00124" in cli("budget").out
 
 
 def test_another_cap_is_not_passed_over_in_silence(notes, cli):

@@ -6,6 +6,7 @@ import shutil
 import pytest
 
 from privkt.cli.output import visible
+from privkt.privacy.spending import Left
 
 LABELS = {"negative", "positive"}
 
@@ -54,6 +55,11 @@ def test_plan_says_what_a_run_spends_asks_and_sends(house, cli):
     (training,) = values["a"]["plan"]["trainings"]
     assert {"noise_multiplier", "sampling_rate", "steps", "delta", "noise_per_coordinate"} <= set(training)
     assert values["a"]["left"] == {"epsilon": 8.0, "delta": 1e-3}
+
+
+def test_a_plan_says_no_more_is_left_than_there_is(house, cli, monkeypatch):
+    monkeypatch.setattr("privkt.runtime.accounts.left_of", lambda *_, **__: Left(7.99999, 0.00099999))
+    assert "left in the ledger before this run: epsilon 7.999, delta 0.000999\n" in cli("plan", house.save()).out
 
 
 def test_show_prints_scores_spending_and_what_crossed(done, cli):

@@ -12,7 +12,7 @@ from privkt_fedcot.tasks import Part, Question, Task
 
 from privkt.contracts import PublicFacts, Rows, Texts
 from privkt.plugins import get_manager
-from privkt.privacy import Budget, BudgetExceeded, Kind, Ledger, RefusedInput
+from privkt.privacy import Budget, BudgetExceeded, Kind, Ledger, RefusedInput, pure_event
 from privkt.privacy.ceiling import utility_ceiling
 
 PARTS = (Part("question", 9), Part("choice", 1), Part("choice", 1), Part("choice", 1))
@@ -50,6 +50,18 @@ def test_a_full_ledger_stops_before_the_first_draw(block, make_client, monkeypat
     budget, ledger = ledger_budget(epsilon=10.0)
     monkeypatch.setattr(Exponential, "sample_ids", lambda *_: pytest.fail("drew before it was paid for"))
     with pytest.raises(BudgetExceeded):
+        FedCoT(FedCoTConfig.model_validate(block())).perturb(make_client(budget=budget))
+    assert not ledger.charges()
+
+
+def test_a_mechanism_that_claims_more_than_its_certificate_is_refused_before_the_charge(
+    block, make_client, monkeypatch
+):
+    from privkt_mechanisms.exponential import Exponential
+
+    budget, ledger = ledger_budget()
+    monkeypatch.setattr(Exponential, "event", lambda self: pure_event(100.0))
+    with pytest.raises(RefusedInput, match="exponential: its certificate must cover its guarantee and its event"):
         FedCoT(FedCoTConfig.model_validate(block())).perturb(make_client(budget=budget))
     assert not ledger.charges()
 

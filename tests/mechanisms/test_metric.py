@@ -129,3 +129,12 @@ def test_the_published_radius_bounds_the_far_words_by_beta():
 def test_bad_parameters_are_refused(name, arguments, words):
     with pytest.raises(RefusedInput, match=words):
         made(name, TABLE, 1.0, **arguments)
+
+
+@pytest.mark.parametrize(("far", "words"), [(3e38, "smallest weight 10 bits"), (1e307, "scale the table down")])
+@pytest.mark.parametrize(("name", "more"), [("santext", {}), ("tem", {"gamma": 1e308})])
+def test_a_rate_over_vast_distances_is_refused(name, more, far, words):
+    """Their product is beyond what a decimal's exponential, or a double, holds."""
+    table = np.array([[0.0, 1.0], [far, 0.0], [-far, 0.0], [1.0, 1.0]])
+    with pytest.raises(RefusedInput, match=words):
+        made(name, table, 400.0, calibrate="metric", **more)

@@ -44,6 +44,9 @@ def test_many_bits_where_epsilon_is_large_and_a_refusal_beyond() -> None:
     assert wide.weights[-1] >= 2**10
     with pytest.raises(RefusedInput, match="the smallest weight 10 bits, got a range of 50 for 150000 words"):
         WeightTable.exponential(50, 100, 150_000)
+    for rate in (1e6, 1e308):
+        with pytest.raises(RefusedInput, match="the smallest weight 10 bits"):
+            WeightTable.decaying(rate, 4095, 10)
 
 
 def test_equal_weights_have_range_zero() -> None:

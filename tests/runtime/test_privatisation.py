@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -76,20 +77,89 @@ def test_kill_at_random_moments_pays_and_draws_once(notes, tmp_path):
 
 def test_a_line_cut_short_is_drawn_anew_and_whole_lines_are_not(notes, tmp_path):
     output, store = tmp_path / "noisy.jsonl", tmp_path / "noisy.jsonl.private"
-    PrivateTexts(notes, Account("notes")).privatise(privatiser(), output)
-    first = (store / "texts.jsonl").read_bytes()
-    lines = first.split(b"\n")
-    # As a process left it that was killed while it wrote line 11, before the file was there.
-    (store / "texts.jsonl").write_bytes(b"\n".join(lines[:10]) + b"\n" + lines[10][:9])
-    output.unlink()
+
+    class Dying(Toy):
+        def sample_ids(self, ids):
+            if len(self.calls) == 12:
+                raise KeyboardInterrupt
+            return super().sample_ids(ids)
+
+    dying = TextPrivatiser(VOCABULARY, Dying(VOCABULARY.vectors, 2.0), k_max=5)
+    with pytest.raises(KeyboardInterrupt):
+        PrivateTexts(notes, Account("notes")).privatise(dying, output, batch_size=1)
+    lines = (store / "texts.jsonl").read_bytes().split(b"\n")
+    assert len(lines) == 13
+    # As a process leaves it that is killed while it writes line 11.
+    cut = b"\n".join(lines[:10]) + b"\n" + lines[10][:9]
+    (store / "texts.jsonl").write_bytes(cut)
     made = privatiser()
-    with pytest.raises(RefusedInput, match="one charge yields one final payload"):
-        PrivateTexts(notes, Account("notes")).privatise(made, output)  # the finished file's hash is on the ledger
+    PrivateTexts(notes, Account("notes")).privatise(made, output)
     assert sum(map(len, made.mechanisms[0].calls)) == 5 * (COUNT - 10)
     again = (store / "texts.jsonl").read_bytes().split(b"\n")
     assert again[:10] == lines[:10]
-    assert len(again) == len(lines)
+    assert len(again) == COUNT + 1
+    # Once it was finished, what was drawn is on the ledger, and nothing is drawn that could be another text.
+    (store / "texts.jsonl").write_bytes(cut)
+    output.unlink()
+    late = privatiser()
+    with pytest.raises(RefusedInput, match="one charge pays for one set of draws"):
+        PrivateTexts(notes, Account("notes")).privatise(late, output)
+    assert late.mechanisms[0].calls == []
     assert not output.exists()
+
+
+@pytest.mark.parametrize("emptied", [False, True])
+def test_a_copied_store_pays_for_no_second_file(notes, tmp_path, emptied):
+    """The file's name is no part of what a charge paid for, nor is where it lies."""
+    output, store = tmp_path / "noisy.jsonl", tmp_path / "noisy.jsonl.private"
+
+    class Dying(Toy):
+        def sample_ids(self, ids):
+            if len(self.calls) == 10:
+                raise KeyboardInterrupt
+            return super().sample_ids(ids)
+
+    dying = TextPrivatiser(VOCABULARY, Dying(VOCABULARY.vectors, 2.0), k_max=5)
+    with pytest.raises(KeyboardInterrupt):
+        PrivateTexts(notes, Account("notes")).privatise(dying, output, batch_size=1)
+    (tmp_path / "else").mkdir()
+    for copy in (tmp_path / "other.jsonl", tmp_path / "else" / "noisy.jsonl"):
+        copied = shutil.copytree(store, copy.with_name(f"{copy.name}.private"))
+        if emptied:
+            (copied / "texts.jsonl").write_bytes(b"")
+    PrivateTexts(notes, Account("notes")).privatise(privatiser(), output)
+    for copy in (tmp_path / "other.jsonl", tmp_path / "else" / "noisy.jsonl"):
+        with pytest.raises(RefusedInput, match="one charge pays for one set of draws"):
+            PrivateTexts(notes, Account("notes")).privatise(privatiser(), copy)
+        assert not copy.exists()
+    assert kinds() == ["opened", "charge", "stored", "sent"]
+
+
+def test_the_same_draws_are_written_out_as_often_as_asked_and_hooks_see_new_bytes(notes, tmp_path):
+    output, asked = tmp_path / "noisy.jsonl", []
+
+    class Policy:
+        @hookimpl
+        def privkt_before_release(self, summary):
+            asked.append(summary.sha256)
+
+    manager = PluginManager()
+    manager.register(Policy(), distribution="acme", entry="policy")
+
+    def write(to, **more):
+        PrivateTexts(notes, Account("notes"), manager=manager).privatise(privatiser(), to, **more)
+        return [json.loads(line) for line in to.read_text().splitlines()]
+
+    first, data = write(output), output.read_bytes()
+    assert write(output) == first
+    assert output.read_bytes() == data
+    assert len(asked) == 1
+    with_ids = write(output, keep_ids=True)
+    assert [row["text"] for row in with_ids] == [row["text"] for row in first]
+    assert len(set(asked)) == len(asked) == 2
+    shutil.copytree(tmp_path / "noisy.jsonl.private", tmp_path / "renamed.jsonl.private")
+    assert write(tmp_path / "renamed.jsonl") == first
+    assert kinds() == ["opened", "charge", "stored", "sent"]
 
 
 def test_a_disk_that_cannot_sync_gives_nothing_out(notes, tmp_path, monkeypatch):

@@ -1,6 +1,7 @@
 """Texts into noisy texts: what is drawn, what is remembered, what is charged."""
 
 import math
+import shutil
 from collections import Counter
 
 import numpy as np
@@ -94,6 +95,18 @@ def test_a_promise_for_any_two_texts_is_restated_but_not_for_another_number_of_t
         made.cost(neighbouring=Neighbouring.ADD_REMOVE)
 
 
+@pytest.mark.parametrize("unit", [Unit.USER, Unit.TOKEN])
+def test_a_document_s_price_is_not_that_of_a_person_or_a_token(tmp_path, unit):
+    with pytest.raises(RefusedInput, match=f"what is priced is one text, got unit {unit}; state it for record or docu"):
+        privatiser().cost(unit=unit)
+    made, book = privatiser(), ledger(unit=unit)
+    with pytest.raises(RefusedInput, match="a user pays for each text"):
+        made.release(RECORDS, tmp_path / "store", privacy(book, 3))
+    assert made.mechanisms[0].calls == []
+    assert book.charges() == ()
+    assert not (tmp_path / "store").exists()
+
+
 def test_a_release_is_charged_once_and_gives_the_stored_bytes_again(tmp_path):
     book = ledger()
     made = privatiser()
@@ -101,7 +114,7 @@ def test_a_release_is_charged_once_and_gives_the_stored_bytes_again(tmp_path):
     assert len(made.mechanisms[0].calls) == 1
     again = privatiser().release(RECORDS, tmp_path / "store", privacy(book, 3))
     assert again == first
-    assert [e.kind for e in book.entries()] == ["opened", "charge"]
+    assert [e.kind for e in book.entries()] == ["opened", "charge", "stored"]
     assert book.spent().epsilon == first.guarantee.epsilon == made.cost(1e-3).guarantee.epsilon
     assert first.charge == book.charges()[0].id
     assert first.provenance.data_set_id == book.data_set_id
@@ -160,6 +173,60 @@ def test_a_store_that_lost_its_draws_draws_none(tmp_path):
     with pytest.raises(PrivacyError, match=r"texts\.jsonl is damaged"):
         made.release(RECORDS, tmp_path / "store", privacy(book, 3))
     assert made.mechanisms[0].calls == []
+
+
+@pytest.mark.parametrize("lost", ["all draws", "the last draw", "draws and records"])
+def test_a_copy_of_a_store_is_not_drawn_again_for_the_same_charge(tmp_path, lost):
+    """What its owner can do to a copy: take draws out, so that they would be made anew, free of charge."""
+    book = ledger()
+    first = privatiser().release(RECORDS, tmp_path / "store", privacy(book, 3))
+    copied = shutil.copytree(tmp_path / "store", tmp_path / "copy")
+    lines = (copied / "texts.jsonl").read_bytes().splitlines(keepends=True)
+    (copied / "texts.jsonl").write_bytes(b"".join(lines[:2]) if lost == "the last draw" else b"")
+    if lost == "draws and records":
+        (copied / "records.json").unlink()
+    made = privatiser()
+    with pytest.raises(ChargeConflict, match="one charge pays for one set of draws") as refused:
+        made.release(RECORDS, copied, privacy(book, 3))
+    assert "or lacks some; use the store that was finished" in str(refused.value)
+    assert made.mechanisms[0].calls == []
+    assert len(book.charges()) == 1
+    whole = shutil.copytree(tmp_path / "store", tmp_path / "whole")
+    assert privatiser().release(RECORDS, whole, privacy(book, 3)) == first
+
+
+def test_of_two_copies_of_an_unfinished_store_one_is_finished(tmp_path):
+    """Both are begun before either ends, as two processes would: only the ledger can tell."""
+    book = ledger()
+    records = [Record(str(i), "the visit was cold") for i in range(20)]  # the chance of equal draws is below 1e-20
+
+    class Copied(Toy):
+        def sample_ids(self, ids):
+            shutil.copytree(tmp_path / "store", tmp_path / "copy")
+            made.append(privatiser(k_max=6).release(records, tmp_path / "copy", privacy(book, 20)))
+            return super().sample_ids(ids)
+
+    made = []
+    late = TextPrivatiser(VOCABULARY, Copied(VOCABULARY.vectors, 2.0), k_max=6)
+    with pytest.raises(ChargeConflict, match="one charge yields one final payload"):
+        late.release(records, tmp_path / "store", privacy(book, 20))
+    assert len(made) == 1
+    with pytest.raises(ChargeConflict, match="holds others than its charge was finished with"):
+        privatiser(k_max=6).release(records, tmp_path / "store", privacy(book, 20))
+
+
+def test_a_header_that_was_cut_short_leaves_a_folder_that_counts_as_empty(tmp_path):
+    store = tmp_path / "store"
+    store.mkdir()
+    (store / ".store.json.ab12cd34.tmp").write_bytes(b'{"for')
+    privatiser().release(RECORDS, store, privacy(ledger(), 3))
+    for place, name in (("one", "notes.txt"), ("two", ".store.json.tmp"), ("three", ".records.json.ab12cd34.tmp")):
+        other = tmp_path / place
+        other.mkdir()
+        (other / ".store.json.ab12cd34.tmp").write_bytes(b"")
+        (other / name).write_bytes(b"")
+        with pytest.raises(RefusedInput, match="must be new or empty"):
+            privatiser().release(RECORDS, other, privacy(ledger(), 3))
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from toy_tokens import Toy, vocabulary
 
+from privkt.plugins import get_manager
 from privkt.privacy import Certificate, RefusedInput, document_cost
 from privkt.synthesis.privatiser import TextPrivatiser
 from privkt.synthesis.token_budget import ByTokenType, by_position, for_document
@@ -97,6 +98,26 @@ def test_two_types_that_each_hide_everything_can_tell_themselves_apart():
     assert all(spread(one.probabilities(np.arange(V))) == 0 for one in made.mechanisms)
     assert made.certificate.epsilon == pytest.approx(spread(made.probabilities(np.arange(V))))
     assert made.certificate.epsilon > 5
+
+
+def test_an_enumerated_table_covers_what_its_laws_are_computed_wrong_by():
+    class Coarse(Toy):
+        probability_slack = 1e-4
+
+    types = np.arange(V) % 2
+    fine = ByTokenType([Toy(VECTORS, 1.0, bounded=False), Toy(VECTORS, 2.0, bounded=False)], types)
+    coarse = ByTokenType([Toy(VECTORS, 1.0, bounded=False), Coarse(VECTORS, 2.0, bounded=False)], types)
+    true = spread(fine.probabilities(np.arange(V)))
+    assert fine.certificate.epsilon - true == pytest.approx(2e-11, rel=1e-3)
+    assert coarse.certificate.epsilon - true == pytest.approx(2e-4, rel=1e-6)
+    assert coarse.probability_slack == 1e-4
+
+
+def test_a_table_of_flips_adds_their_own_slack():
+    laws = [get_manager().create("mechanism", "permute_and_flip", VECTORS, e) for e in (1.0, 2.0)]
+    assert [one.probability_slack for one in laws] == [1e-9, 1e-9]
+    made = ByTokenType(laws, np.arange(V) % 2)
+    assert made.certificate.epsilon >= spread(made.probabilities(np.arange(V))) + 2e-9 * (1 - 1e-6)
 
 
 def test_types_draw_from_their_own_law():
