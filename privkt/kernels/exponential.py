@@ -13,6 +13,7 @@ from privkt.kernels.native import runs_on
 from privkt.kernels.noise import key_tensor
 
 _LARGEST = 127
+_AT_ONCE = 1 << 16  # numbers in double precision
 
 
 @dataclass(frozen=True)
@@ -74,20 +75,20 @@ def quantised(table: ByteTable, embeddings: Tensor) -> tuple[Tensor, Tensor]:
             f"quantised: embeddings must have shape [n, {table.rows.shape[1]}] like the table, "
             f"got {list(embeddings.shape)}; use vectors of the same model"
         )
-    finite = torch.isfinite(embeddings).all(dim=1)
-    rows, sqnorms = _quantised(embeddings.where(finite[:, None], 0), table.scale)
-    return rows, sqnorms.where(finite, MOST_QUERY_BIAS)
+    return _quantised(embeddings, table.scale)
 
 
 def _quantised(embeddings: Tensor, scale: float) -> tuple[Tensor, Tensor]:
-    rows, sqnorms = [], []
-    for part in embeddings.detach().split(4096):  # float64 for a part at a time
-        scaled = (part.double() * scale).round_().clamp_(-_LARGEST, _LARGEST)
-        rows.append(scaled.to(torch.int8))
-        sqnorms.append(scaled.square_().sum(1).to(torch.int32))
-    if not rows:
-        return embeddings.new_empty(embeddings.shape, dtype=torch.int8), embeddings.new_empty(0, dtype=torch.int32)
-    return torch.cat(rows), torch.cat(sqnorms)
+    rows = embeddings.new_empty(embeddings.shape, dtype=torch.int8)
+    biases = embeddings.new_empty(len(embeddings), dtype=torch.int32)
+    step = max(1, _AT_ONCE // max(1, embeddings.shape[1]))  # float64 for a part at a time
+    for start in range(0, len(embeddings), step):
+        part = embeddings.detach()[start : start + step].double()
+        finite = torch.isfinite(part).all(dim=1)
+        scaled = part.where(finite[:, None], 0).mul_(scale).round_().clamp_(-_LARGEST, _LARGEST)
+        rows[start : start + step] = scaled.to(torch.int8)
+        biases[start : start + step] = scaled.square_().sum(1).to(torch.int32).where(finite, MOST_QUERY_BIAS)
+    return rows, biases
 
 
 def weight_totals(
