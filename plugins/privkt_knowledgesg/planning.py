@@ -32,6 +32,7 @@ def make_plan(config: KnowledgeSGConfig, template: PairTemplate, facts: PublicFa
         llm_prompt_tokens=asked,
         llm_new_tokens=written,
         bytes_out=None,
+        shared=True,
         crosses=(
             f"client to server: one adapter of LoRA {_lora(config.tuning.lora)} and its privacy card, "
             f"{_BYTES_A_WEIGHT} bytes a weight; its size follows from the model and these numbers, and is public",

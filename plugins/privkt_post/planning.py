@@ -115,6 +115,7 @@ def make_plan(config: POSTConfig, facts: PublicFacts, budget: Budget) -> Plan:
         trainings=() if training is None else (training,),
         statistics=(statistic_plan(config, budget),) if config.counts else (),
         bytes_out=rows * _ASSUMED_WIDTH * _BYTES_A_NUMBER,
+        shared=True,
         crosses=tuple(crosses),
         not_covered=tuple(_not_covered(config)),
         warnings=tuple(_warnings(config, training)),
