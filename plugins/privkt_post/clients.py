@@ -97,10 +97,13 @@ def privacy_of(site: ClientSite, config: POSTConfig) -> Privacy:
     )
 
 
-def count(site: ClientSite, config: POSTConfig, student: Mapping[str, Any], prompt: SoftPrompt) -> Release[Texts]:
+def count(
+    site: ClientSite, config: POSTConfig, student: Mapping[str, Any], prompt: Release[SoftPrompt]
+) -> Release[Texts]:
     """The noisy counts that the transfer is told: correct answers of both models, votes for public sets.
 
     In float32 and at one shape, so that one record moves a count by what it adds to it, and by no rounding of others.
+    Raises: RefusedInput, for answers behind a prompt that promises nothing: one record moves all of them.
     """
     task = make_task(config.task, site.data.labels)
     rows = site.data.load()
@@ -111,8 +114,9 @@ def count(site: ClientSite, config: POSTConfig, student: Mapping[str, Any], prom
     shares = counting.shares_of(config, site.budget.neighbouring)
     pair = None
     if shares.each:
+        need_release(prompt)
         large = reader_of(open_net(site.model("local_target").weights_folder(), options), task, config)
-        tuned = small.behind(rows_of(prompt, small.net.width))
+        tuned = small.behind(rows_of(prompt.payload, small.net.width))
         pair = correct(large, rows), correct(tuned, rows)
     found: list[int] = []
     if shares.vote:
@@ -123,6 +127,15 @@ def count(site: ClientSite, config: POSTConfig, student: Mapping[str, Any], prom
             sets.append(small.layout.rows([public.text[i] for i in chosen]))
         found = votes(small.net, small.layout.rows(rows.text), sets, small.layout.width + 1)
     return counting.release(site, config, pair, found)
+
+
+def need_release(prompt: Release[SoftPrompt]) -> None:
+    """Raises RefusedInput for a prompt that promises nothing: one record moves every answer behind it."""
+    if not prompt.guarantee.is_private:
+        raise RefusedInput(
+            "post: correct answers are counted behind a prompt that is a private release, and this one promises "
+            "nothing; give transfer.alpha as a number or `public`"
+        )
 
 
 def correct(reader: Reader, rows: Rows) -> int:

@@ -179,6 +179,20 @@ class POSTConfig(MethodConfig):
     baselines: tuple[Arm, ...] = (Arm.ZERO_SHOT, Arm.STUDENT, Arm.DIRECT, Arm.INFERENCE)
     missing_models: Literal["refuse", "skip"] = "refuse"
 
+    @model_validator(mode="after")
+    def _counts_of_a_private_prompt(self) -> POSTConfig:
+        if not self.tuning.private and self.weighs:
+            raise ValueError(
+                "transfer.alpha must not be `heuristic` where tuning.private is false: one record moves such a prompt, "
+                "and with it every answer that would be counted; give alpha as a number or `public`"
+            )
+        return self
+
+    @property
+    def weighs(self) -> bool:
+        """Whether alpha follows from two noisy private counts."""
+        return self.transfer.alpha == "heuristic" and self.transfer.variant == "both"
+
     @property
     def arms(self) -> tuple[Arm, ...]:
         """Every arm, in the order of tables; POST's own is the inference-time one where no prompt is made."""
@@ -197,8 +211,7 @@ class POSTConfig(MethodConfig):
     @property
     def counts(self) -> bool:
         """Whether private counts are released beside the prompt."""
-        heuristic = self.transfer.alpha == "heuristic" and self.transfer.variant == "both"
-        return heuristic or self.votes
+        return self.weighs or self.votes
 
     @property
     def votes(self) -> bool:

@@ -7,7 +7,17 @@ from dataclasses import dataclass, replace
 
 from privkt.contracts import ClientSite, Texts
 from privkt.plugins import get_manager
-from privkt.privacy import Budget, Guarantee, Kind, Neighbouring, Provenance, Release, pure_event
+from privkt.privacy import (
+    Budget,
+    Guarantee,
+    Kind,
+    Neighbouring,
+    Provenance,
+    RefusedInput,
+    Release,
+    Unit,
+    pure_event,
+)
 from privkt_post.config import POSTConfig
 
 PURPOSE = "post: noisy counts"
@@ -31,7 +41,7 @@ class Shares:
 
 def shares_of(config: POSTConfig, neighbouring: Neighbouring) -> Shares:
     """How the statistic's epsilon is split: in halves, where both are wanted."""
-    pair = config.counts and config.transfer.alpha == "heuristic" and config.transfer.variant == "both"
+    pair = config.weighs
     whole = config.statistic.epsilon
     parts = int(pair) + int(config.votes)
     if not parts:
@@ -42,7 +52,11 @@ def shares_of(config: POSTConfig, neighbouring: Neighbouring) -> Shares:
 
 
 def guarantee_of(config: POSTConfig, budget: Budget) -> Guarantee:
-    """What the counts promise together: the sum. A record that is replaced moves its vote from one set to another."""
+    """What the counts promise together: the sum. A record that is replaced moves its vote from one set to another.
+
+    Raises: RefusedInput, for another unit than records: a person with m of them moves a count by m.
+    """
+    need_records(budget)
     shares = shares_of(config, budget.neighbouring)
     return Guarantee(
         Kind.PURE,
@@ -52,6 +66,14 @@ def guarantee_of(config: POSTConfig, budget: Budget) -> Guarantee:
         proof=PROOF,
         replace_one_epsilon=2 * shares.each + 2 * shares.vote,
     )
+
+
+def need_records(budget: Budget) -> None:
+    """Raises RefusedInput for another unit than records."""
+    if budget.unit is not Unit.RECORD:
+        raise RefusedInput(
+            f"budget.unit must be record for post, which counts every row by itself, got {budget.unit}; use record"
+        )
 
 
 def together(prompt: Guarantee, counts: Guarantee | None) -> Guarantee:

@@ -95,7 +95,7 @@ class POST(TransferMethod):
             return cast("Release[Texts]", prompt.map(_nothing))
         from privkt_post.clients import count
 
-        release = count(site, self.config, site.state.load_json(_STUDENT), prompt.payload)
+        release = count(site, self.config, site.state.load_json(_STUDENT), prompt)
         site.state.save_release(_COUNTS, release)
         return release
 

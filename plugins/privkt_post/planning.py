@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 from privkt.contracts import Plan, PublicFacts, StatisticPlan, TrainingPlan
+from privkt.plugins import get_manager
 from privkt.privacy import (
     Budget,
     Guarantee,
     Kind,
     RefusedInput,
-    Unit,
     calibrate_noise,
     epsilon,
     event_to_json,
@@ -22,7 +22,7 @@ from privkt.privacy import (
 )
 from privkt.privacy.guarantee import HALF_PRECISION, rounded_up
 from privkt_post import counting
-from privkt_post.config import POSTConfig
+from privkt_post.config import InferenceConfig, POSTConfig
 
 PURPOSE = "post: tune the prompt"
 MOSTLY_NOISE = 0.05
@@ -49,10 +49,6 @@ def training_plan(config: POSTConfig, facts: PublicFacts, budget: Budget) -> Tra
     Raises: RefusedInput, for a batch larger than the declared data, or another unit than records; InvalidBudget, for an
         impossible delta.
     """
-    if budget.unit is not Unit.RECORD:
-        raise RefusedInput(
-            f"budget.unit must be record for post, which counts every row by itself, got {budget.unit}; use record"
-        )
     tuning, budget = config.tuning, tuning_budget(config, budget)
     if tuning.batch_size > facts.size:
         raise RefusedInput(
@@ -102,7 +98,8 @@ def statistic_plan(config: POSTConfig, budget: Budget) -> StatisticPlan:
 
 
 def make_plan(config: POSTConfig, facts: PublicFacts, budget: Budget) -> Plan:
-    """One client's plan: its training and counts, and what crosses."""
+    """One client's plan: what it spends and what crosses. Raises RefusedInput, for other units than records."""
+    counting.need_records(budget)
     training = training_plan(config, facts, budget) if config.tuning.private else None
     rows = config.prompt.tokens
     crosses = [f"client to server: one soft prompt of {rows} rows"]
@@ -136,15 +133,28 @@ def _not_covered(config: POSTConfig) -> list[str]:
             "guarantee covers (inference.mechanism perturbs them)"
         )
     else:
-        whole = inference.tokens * inference.epsilon
-        found.append(
-            f"texts that are labelled later are another data set: perturbed, each costs at most epsilon = {whole:g} "
-            f"({inference.tokens} tokens at {inference.epsilon:g}), and a person with {inference.queries} of them "
-            f"{inference.queries * whole:g}"
-        )
+        found.append(f"texts that are labelled later are another data set: {_query(inference)}")
     if not config.tuning.private:
         found.append("the prompt itself: tuning.private is false, so it promises nothing")
     return found
+
+
+def _query(inference: InferenceConfig) -> str:
+    """What a text that is labelled later costs, as far as it is known before the vocabulary is read."""
+    assert inference.mechanism is not None
+    spec = get_manager().find("mechanism", inference.mechanism).spec
+    if str(getattr(spec, "guarantee", "none")) == "none":
+        return f"perturbed by {inference.mechanism}, which promises nothing"
+    if inference.options.get("calibrate", "exact") not in ("exact", "range"):
+        return (
+            f"perturbed by {inference.mechanism}, each costs {inference.tokens} times the certificate of its law, "
+            "which the report says and which epsilon does not bound with this calibration"
+        )
+    whole = inference.tokens * inference.epsilon
+    return (
+        f"perturbed, each costs at most epsilon = {rounded_up(whole)} ({inference.tokens} tokens at "
+        f"{inference.epsilon:g}), and a person with {inference.queries} of them {rounded_up(inference.queries * whole)}"
+    )
 
 
 def _warnings(config: POSTConfig, training: TrainingPlan | None) -> list[str]:

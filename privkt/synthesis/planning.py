@@ -9,7 +9,9 @@ from privkt.privacy import (
     Budget,
     Guarantee,
     Kind,
+    Neighbouring,
     RefusedInput,
+    Unit,
     calibrate_noise,
     epsilon,
     noise_per_coordinate,
@@ -29,8 +31,14 @@ def plan_training(
 
     Guarantee: the epsilon is that of all steps together, ceil(epochs * N / batch_size), however they are spread over
         rounds, restarts or epochs.
-    Raises: RefusedInput, for a batch larger than the declared data; InvalidBudget, for an impossible delta.
+    Raises: RefusedInput, for a batch larger than the declared data, or a unit or relation that such a training does not
+        protect; InvalidBudget, for an impossible delta.
     """
+    if budget.unit is not Unit.RECORD or budget.neighbouring is Neighbouring.LOCAL:
+        raise RefusedInput(
+            "budget: a private training counts every row by itself, between data sets that differ in one; unit must be "
+            f"record and the relation zero-out, add-remove or replace-one, got {budget.unit} and {budget.neighbouring}"
+        )
     if recipe.batch_size > facts.size:
         raise RefusedInput(
             f"{where}.batch_size must be at most the declared size {facts.size}, got {recipe.batch_size}; "

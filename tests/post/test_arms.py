@@ -189,13 +189,29 @@ def test_what_plans_say(raw):
     assert any("each costs at most epsilon = 18" in line and "180" in line for line in asked)
     assert any("promises nothing" in line for line in plan(raw, tuning={"private": False}).not_covered)
     assert plan(raw, tuning={"private": False}).trainings == ()
-    with pytest.raises(RefusedInput, match=r"budget\.unit must be record"):
-        plan(raw, unit="user")
+    for changes in ({}, {"tuning": {"private": False}}):
+        with pytest.raises(RefusedInput, match=r"budget\.unit must be record"):
+            plan(raw, unit="user", **changes)
     assert any("mostly noise" in line for line in plan(raw, tuning={"batch_size": 4}).warnings)
     assert any("steps are few" in line for line in plan(raw, tuning={"epochs": 1}).warnings)
     with_votes = plan(raw, transfer={"public": raw()["post"]["transfer"]["public"] * 2, "choose": "statistic"})
     assert with_votes.statistics[0].guarantee.epsilon == 0.5
     assert with_votes.trainings[0].guarantee.epsilon <= 7.5
+
+
+@pytest.mark.parametrize(
+    ("mechanism", "options", "said"),
+    [
+        ("rantext", {}, "perturbed by rantext, which promises nothing"),
+        ("santext", {"calibrate": "metric"}, "each costs 6 times the certificate of its law"),
+        ("santext", {}, "each costs at most epsilon = 18 (6 tokens at 3), and a person with 10 of them 180"),
+    ],
+)
+def test_a_plans_price_of_a_query_is_that_of_its_mechanism(raw, mechanism, options, said):
+    asked = {"mechanism": mechanism, "options": options, "tokens": 6, "epsilon": 3.0, "queries": 10}
+    lines = plan(raw, inference=asked).not_covered
+    assert any(said in line for line in lines)
+    assert ("at most epsilon" in said) == any("at most epsilon" in line for line in lines)
 
 
 def test_a_plan_prints_its_counts_and_loads_no_model_library(raw, tmp_path):

@@ -2,11 +2,12 @@
 
 import pytest
 from post_models import LABELS, sentences
-from privkt_post import counting
+from privkt_post import clients, counting
 from privkt_post.config import POSTConfig
+from pydantic import ValidationError
 
-from privkt.contracts import ClientSite, PrivateData, Rows, Texts
-from privkt.privacy import Budget, Guarantee, Ledger, Neighbouring
+from privkt.contracts import ClientSite, PrivateData, Rows, SoftPrompt, Texts
+from privkt.privacy import Budget, Guarantee, Ledger, Neighbouring, Provenance, RefusedInput, Release, none_event
 from privkt.testing.sites import MemoryState
 
 PUBLIC = {"source": "json", "path": "x"}
@@ -16,6 +17,23 @@ def config(epsilon=1.0, sets=1, choose="first", alpha="heuristic"):
     return POSTConfig.model_validate(
         {"transfer": {"public": [PUBLIC] * sets, "choose": choose, "alpha": alpha}, "statistic": {"epsilon": epsilon}}
     )
+
+
+def test_answers_behind_a_prompt_that_promises_nothing_are_not_counted(site):
+    """One record moves such a prompt, and with it any number of answers: no noise of this size covers that."""
+    values = config().model_dump(mode="json") | {"tuning": {"private": False}}
+    with pytest.raises(ValidationError, match="must not be `heuristic` where"):
+        POSTConfig.model_validate(values)
+    prompt = Release(SoftPrompt({}), Guarantee.none("plain"), none_event(), Provenance("post", "1", "id"))
+    with pytest.raises(RefusedInput, match="this one promises nothing"):
+        clients.need_release(prompt)
+    assert not site.budget.ledger.charges()
+
+
+@pytest.mark.parametrize("unit", ["user", "token", "document"])
+def test_counts_are_of_records(unit):
+    with pytest.raises(RefusedInput, match="counts every row by itself"):
+        counting.guarantee_of(config(), Budget(8.0, 1e-5, unit=unit))
 
 
 @pytest.fixture
