@@ -25,7 +25,7 @@ def test_the_benchmark_of_products_runs(tmp_path: Path) -> None:
     subprocess.run(command, check=True, capture_output=True, cwd=tmp_path)
     (case,) = json.loads(out.read_text())["cases"].values()
     assert {"ordinary GEMM", "clipped sum", "norms, gram", "norms, tiles"} <= set(case)
-    assert all(contender["gflops"] > 0 for contender in case.values())
+    assert all(contender["median_ms"] > 0 for contender in case.values())
 
 
 def test_the_heads_benchmark_runs(tmp_path: Path) -> None:
