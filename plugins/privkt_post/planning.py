@@ -8,19 +8,12 @@ from privkt.contracts import Plan, PublicFacts, StatisticPlan, TrainingPlan
 from privkt.plugins import get_manager
 from privkt.privacy import (
     Budget,
-    Guarantee,
-    Kind,
     RefusedInput,
-    calibrate_noise,
-    epsilon,
     event_to_json,
-    noise_per_coordinate,
-    poisson_gaussian_event,
     pure_event,
-    replace_one_epsilon,
-    sampler_share,
 )
 from privkt.privacy.guarantee import HALF_PRECISION, rounded_up
+from privkt.synthesis.planning import plan_training
 from privkt_post import counting
 from privkt_post.config import InferenceConfig, POSTConfig
 
@@ -49,36 +42,8 @@ def training_plan(config: POSTConfig, facts: PublicFacts, budget: Budget) -> Tra
     Raises: RefusedInput, for a batch larger than the declared data, or another unit than records; InvalidBudget, for an
         impossible delta.
     """
-    tuning, budget = config.tuning, tuning_budget(config, budget)
-    if tuning.batch_size > facts.size:
-        raise RefusedInput(
-            f"post.tuning.batch_size must be at most the declared size {facts.size}, got {tuning.batch_size}; lower it "
-            "or declare more data"
-        )
-    budget.validate_for(facts.size)
-    steps, rate = tuning.steps(facts.size), tuning.batch_size / facts.size
-    spendable = budget.delta - sampler_share(budget.delta)
-    noise = calibrate_noise(budget.epsilon, spendable, rate, steps, budget.neighbouring)
-    event = poisson_gaussian_event(noise, rate, steps)
-    guarantee = Guarantee(
-        Kind.APPROXIMATE,
-        epsilon(event, spendable, budget.neighbouring),
-        budget.delta,
-        unit=budget.unit,
-        neighbouring=budget.neighbouring,
-        conditional_on=(f"N = {facts.size} is public",),
-        proof="docs/proofs/dpsgd.md",
-        replace_one_epsilon=replace_one_epsilon(event, spendable),
-    )
-    return TrainingPlan(
-        purpose=PURPOSE,
-        noise_multiplier=noise,
-        sampling_rate=rate,
-        steps=steps,
-        delta=budget.delta,
-        guarantee=guarantee,
-        noise_per_coordinate=noise_per_coordinate(noise, rate, facts.size),
-    )
+    budget = tuning_budget(config, budget)
+    return plan_training(config.tuning, facts, budget, purpose=PURPOSE, where="post.tuning")
 
 
 def statistic_plan(config: POSTConfig, budget: Budget) -> StatisticPlan:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Protocol
 
 from privkt.contracts import ClientSite, Privacy, PublicFacts, TrainingPlan
 from privkt.privacy import (
@@ -19,14 +20,21 @@ from privkt.privacy import (
     replace_one_epsilon,
     sampler_share,
 )
-from privkt.synthesis.finetune import TrainingConfig
 
 MOSTLY_NOISE = 0.05
 
 
-def plan_training(
-    recipe: TrainingConfig, facts: PublicFacts, budget: Budget, *, purpose: str, where: str
-) -> TrainingPlan:
+class Passes(Protocol):
+    """What a training's price follows from: how often it passes over the data, in batches of what size."""
+
+    @property
+    def epochs(self) -> float: ...
+
+    @property
+    def batch_size(self) -> int: ...
+
+
+def plan_training(recipe: Passes, facts: PublicFacts, budget: Budget, *, purpose: str, where: str) -> TrainingPlan:
     """Noise, steps and epsilon of a fine-tune with Poisson batches; `where` is the recipe's place in the config.
 
     Guarantee: the epsilon is that of all steps together, ceil(epochs * N / batch_size), however they are spread over
