@@ -108,7 +108,7 @@ def settings(options: argparse.Namespace, task: str, epsilon: str, seed: int) ->
     )
     other = prepare(options.data / about["public"], options.runs / "data", {"train": public}, ("text",))
     block = merged(merged(raw.pop("method_config"), about["post"]), TINY if options.tiny else {})
-    corpus = {"source": "json", "path": str(other["train"].absolute()), "text": "text"}
+    corpus = {"source": "json", "path": str(other["train"].absolute()), "text": "text", "public": True}
     block["distillation"] |= {"corpus": corpus, "store": str((options.runs / "students").absolute())}
     block["transfer"]["public"] = [corpus]
     block["tuning"]["private"] = epsilon != "none"

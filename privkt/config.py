@@ -33,7 +33,11 @@ class BudgetConfig(_Block):
 
 
 class DataConfig(BaseModel):
-    """A data block; further keys go to the dataset plugin as its options."""
+    """A data block; further keys go to the dataset plugin as its options.
+
+    `public` must be said of every block that a method reads as public: whoever writes it vouches that no private row is
+    among them.
+    """
 
     model_config = ConfigDict(extra="allow", frozen=True)
 

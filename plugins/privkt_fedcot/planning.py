@@ -96,11 +96,6 @@ def _need_decoder(config: FedCoTConfig) -> None:
             "fedcot.decoder.public: a trained decoder learns from public questions alone, and none are given; name a "
             "public data set, or use the in-context decoder"
         )
-    if config.decoder.kind == "trained" and config.decoder.public is not None and not config.decoder.public.public:
-        raise RefusedInput(
-            "fedcot.decoder.public: the server's model is asked about these questions as they are; if they are public, "
-            "say so with `public: true` in the block"
-        )
     if config.decoder.kind == "trained" and config.perturbation.epsilon is None:
         raise RefusedInput(
             "fedcot.perturbation.epsilon: a trained decoder's public questions are perturbed like private ones, by the "

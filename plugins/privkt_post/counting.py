@@ -98,7 +98,11 @@ def release(site: ClientSite, config: POSTConfig, pair: tuple[int, int] | None, 
     """Charges, then draws: the noisy counts as a table that may cross."""
     shares, guarantee = shares_of(config, site.budget.neighbouring), guarantee_of(config, site.budget)
     event = pure_event(guarantee.epsilon)
-    details = {"epsilon_of_each": shares.each, "epsilon_of_votes": shares.vote, "sets": len(votes)}
+    details = {
+        "epsilon_of_each_correct_count": shares.each,
+        "epsilon_of_each_vote": shares.vote,
+        "sets": len(votes),
+    }
     charge = None
     if site.budget.ledger is not None:
         charge = site.budget.ledger.charge(

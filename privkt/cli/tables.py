@@ -40,7 +40,7 @@ def _scores(client: Mapping[str, Any]) -> None:
         return
     metrics = metrics_of(scores)
     table = Table(
-        "small model trained on",
+        "what was compared",
         *(m.replace("_", " ") for m in metrics),
         "what another party saw is protected by",
         box=None,

@@ -271,7 +271,7 @@ class TransferMethod(ABC):  # noqa: B024  (its steps are what a subclass must de
     def public_data(self) -> Sequence[Any]:
         """Data blocks of the method's own config that its server reads as they are (`privkt.config.DataConfig`).
 
-        A run is refused where one of them is a client's data or its evaluation rows.
+        A run is refused where one of them does not say `public: true`, or is a client's data or its evaluation rows.
         """
         return ()
 

@@ -8,9 +8,8 @@ from __future__ import annotations
 import difflib
 import inspect
 import itertools
-import os
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -37,6 +36,7 @@ from privkt.contracts import (
 from privkt.plugins import PluginManager
 from privkt.privacy import Budget, RefusedInput, assert_private_access, default_delta
 from privkt.runtime.files import safe_name
+from privkt.runtime.provenance import need_public
 
 SERVER = "server"
 Backends = dict[str, dict[str, Backend]]
@@ -106,7 +106,7 @@ def prepare(
         if safe_name(f"client {client.name!r}", client.name) == SERVER:
             raise RefusedInput(f"client {SERVER!r}: is the name of the server's own site; rename the client")
     _roles(config, method)
-    _need_public(config, method(method_config).public_data())
+    need_public(config.method, method(method_config).public_data(), _owned(config))
     backends = _backends(config, method, manager, progress or NoProgress(), None, force)
     clients = tuple(_client(config, client, method(method_config), manager) for client in config.clients)
     for made in clients:
@@ -246,24 +246,10 @@ def all_public(config: RunConfig, client: ClientConfig) -> bool:
     return client.data.public and (rows is None or rows.public)
 
 
-def _need_public(config: RunConfig, blocks: Sequence[DataConfig]) -> None:
-    """A client's own file under a method's public data would leave in clear: provenance decides, not the rows."""
-    private: list[tuple[str, DataConfig]] = [(f"client {client.name!r}", client.data) for client in config.clients]
-    private += [("evaluation", rows) for client in config.clients if (rows := held_out(config, client)) is not None]
-    for block in blocks:
-        for where, mine in private:
-            if not mine.public and _place(block) == _place(mine):
-                raise RefusedInput(
-                    f"{config.method}: a block of public data names the data of {where}, which would leave in clear; "
-                    "name a public data set"
-                )
-
-
-def _place(block: DataConfig) -> tuple[object, ...]:
-    """Where rows come from: a file wherever links lead, or the name and split of a hub's data set."""
-    path = None if block.path is None else os.path.realpath(block.path)
-    split = block.options.get("split", "train")
-    return (path, split) if path is not None else (block.source, block.options.get("dataset"), split)
+def _owned(config: RunConfig) -> list[tuple[str, DataConfig]]:
+    """Every block of rows that belong to a client, with the words that name it."""
+    found: list[tuple[str, DataConfig]] = [(f"client {client.name!r}", client.data) for client in config.clients]
+    return found + [("evaluation", rows) for client in config.clients if (rows := held_out(config, client)) is not None]
 
 
 def source_of(data: DataConfig, labels: tuple[str, ...] | None = None) -> DataSource:
@@ -323,7 +309,7 @@ def _read(rows: Callable[[], Rows], where: str) -> Rows:
         frame = traceback.extract_tb(error.__traceback__)[-1]
         raise RefusedInput(
             f"{where}: data must be readable by its dataset plugin, which stopped with {type(error).__name__} at "
-            f"{os.path.basename(frame.filename)}:{frame.lineno}; mend the file, or the plugin"
+            f"{Path(frame.filename).name}:{frame.lineno}; mend the file, or the plugin"
         ) from None
     for name, column in {"text": found.text, "label": found.label, **found.columns}.items():
         if not all(isinstance(value, str) for value in column or ()):

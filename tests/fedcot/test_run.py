@@ -141,7 +141,7 @@ def trained(raw, path, **more):
 
 def test_a_decoders_questions_must_be_declared_public(raw, tmp_path):
     public = write_rows(tmp_path / "public.jsonl", 6, 500)
-    with pytest.raises(RefusedInput, match=r"fedcot\.decoder\.public: .* `public: true`"):
+    with pytest.raises(RefusedInput, match=r"fedcot: the data of .* add `public: true`"):
         LocalRuntime(trained(raw, public), tmp_path / "run", get_manager()).preflight()
     LocalRuntime(trained(raw, public, public=True), tmp_path / "run", get_manager()).preflight()
 

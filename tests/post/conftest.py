@@ -45,12 +45,12 @@ def block(files, store):
     """Makes a `post:` block of a quick run; keyword arguments are merged into its blocks."""
 
     def make(**changes):
-        public = {"source": "json", "path": files["public"], "text": "text"}
+        public = {"source": "json", "path": files["public"], "text": "text", "public": True}
         found = {
             "task": {"cue": " it was", "words": {"negative": ["bad"], "positive": ["good"]}, "max_length": 16},
             "prompt": {"tokens": 4, "text": "say what it was"},
             "distillation": {
-                "first": 1, "last": 1, "corpus": {"source": "json", "path": files["corpus"], "text": "text"},
+                "first": 1, "last": 1, "corpus": {**public, "path": files["corpus"]},
                 "length": 16, "batch_size": 8, "top_k": 8, "store": str(store),
             },
             "tuning": {"batch_size": 24, "epochs": 3, "learning_rate": 0.05},

@@ -38,7 +38,7 @@ def labelled_public(files, name, mood=None):
     rows = [row for row in sentences(60, seed=21) if mood in (None, row["mood"])]
     path = write(Path(files["public"]).with_name(f"{name}.jsonl"), rows)
     labels = {} if mood else {"label": "mood", "labels": LABELS}
-    return {"source": "json", "path": path, "text": "text", **labels}
+    return {"source": "json", "path": path, "text": "text", "public": True, **labels}
 
 
 @pytest.mark.parametrize(
@@ -152,7 +152,9 @@ def test_answers_that_are_written(raw, run, files, tmp_path):
     train, test = write(tmp_path / "t.jsonl", rows(48, 1)), write(tmp_path / "e.jsonl", rows(12, 2))
     settings["clients"][0]["data"] = {"name": "films", "size": 48, "path": train, **columns}
     settings["evaluation"]["data"] = {"path": test, **columns}
-    settings["post"]["transfer"]["public"] = [{"path": write(tmp_path / "p.jsonl", rows(20, 3)), **columns}]
+    settings["post"]["transfer"]["public"] = [
+        {"path": write(tmp_path / "p.jsonl", rows(20, 3)), **columns, "public": True}
+    ]
     outcome, moved, path = run(settings)
     assert {tuple(score) for score in outcome.scores.values()} == {("exact",)}
     assert len(outcome.scores) == 5

@@ -1,0 +1,55 @@
+"""Data that a method calls public: declared so, and not a client's own by any other name."""
+
+import pytest
+
+from privkt.config import DataConfig
+from privkt.privacy import RefusedInput
+from privkt.runtime.provenance import need_public, overlap
+
+
+def hub(dataset="org/mails", **more):
+    return DataConfig(source="hub", dataset=dataset, **more)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        (hub(), hub(), True),
+        (hub(), hub(split="train"), True),
+        (hub(), hub("Org/Mails"), True),
+        (hub(split="train"), hub(split="test"), False),
+        (hub(split="train[:50%]"), hub(split="train[50%:]"), True),
+        (hub(split="train"), hub(split="test+train[:10]"), True),
+        (hub(split="all"), hub(split="test"), True),
+        (hub(config="en"), hub(revision="main"), True),
+        (hub("org/others"), hub(), False),
+        (DataConfig(path="a.jsonl"), DataConfig(path="./b/../a.jsonl"), True),
+        (DataConfig(path="a.jsonl"), DataConfig(path="b.jsonl"), False),
+        (DataConfig(path="a.jsonl", split="test"), DataConfig(path="a.jsonl"), True),
+        (DataConfig(path="a.jsonl"), DataConfig(path="a.jsonl", source="csv"), True),
+        (DataConfig(path="org/mails"), hub(), False),
+    ],
+)
+def test_blocks_overlap_where_they_may_read_the_same_rows(one, other, same):
+    assert overlap(one, other) is overlap(other, one) is same
+
+
+def test_splits_tell_saved_folders_apart_only_where_there_are_splits(tmp_path):
+    one, other = (hub(None, path=str(tmp_path), split=split) for split in ("train", "test"))
+    assert overlap(one, other)
+    (tmp_path / "dataset_dict.json").write_text("{}")
+    assert not overlap(one, other)
+
+
+def test_public_data_are_declared_and_nobodys_own():
+    mine = DataConfig(path="mine.jsonl")
+    need_public("post", [DataConfig(path="news.jsonl", public=True)], [("client 'a'", mine)])
+    with pytest.raises(RefusedInput, match=r"post: the data of 'news.jsonl' .* `public: true`"):
+        need_public("post", [DataConfig(path="news.jsonl")], [("client 'a'", mine)])
+    with pytest.raises(RefusedInput, match=r"post: the data of hub 'org/mails' .* `public: true`"):
+        need_public("post", [hub()], [("client 'a'", mine)])
+    with pytest.raises(RefusedInput, match="names the data of client 'a'"):
+        need_public("post", [DataConfig(path="mine.jsonl", public=True)], [("client 'a'", mine)])
+    need_public(
+        "post", [DataConfig(path="mine.jsonl", public=True)], [("a", DataConfig(path="mine.jsonl", public=True))]
+    )
