@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
@@ -91,9 +93,12 @@ class DPSynth(TransferMethod):
     @server_step
     def publish(self, site: ServerSite, received: Mapping[ClientId, Texts]) -> Mapping[ClientId, Texts]:
         """Writing what crossed to a file"""
+        report = {client: {"texts": len(texts)} for client, texts in received.items()}
         if self.config.output is not None:
-            write_lines(Path(self.config.output), received, site.seed)
-        site.state.save_json("report", {client: {"texts": len(texts)} for client, texts in received.items()})
+            if "output" not in site.state:  # a resumed step writes where it began to
+                site.state.save_json("output", str(free_place(Path(self.config.output), site.seed)))
+            write_lines(Path(site.state.load_json("output")), received)
+        site.state.save_json("report", report)
         return received
 
     @client_step
@@ -146,12 +151,18 @@ class DPSynth(TransferMethod):
         return make_template(self.config.template, labels, domain=self.config.domains.get(client))
 
 
-def write_lines(path: Path, received: Mapping[ClientId, Texts], seed: int) -> Path:
-    """One JSON object a text: text, label, and the client it came from. Where it was written.
+def free_place(path: Path, seed: int) -> Path:
+    """Where a seed's texts go, absolute: the seed is in the name but for 0, and a number where a file lies there."""
+    place = Path(os.path.abspath(path if seed == 0 else path.with_name(f"{path.stem}-seed{seed}{path.suffix}")))
+    others = (place.with_name(f"{place.stem}-{number}{place.suffix}") for number in itertools.count(2))
+    return next(free for free in itertools.chain([place], others) if not os.path.lexists(free))
 
-    Guarantee: the file appears whole; what was there is replaced.
+
+def write_lines(path: Path, received: Mapping[ClientId, Texts]) -> None:
+    """One JSON object a text: text, label, and the client it came from.
+
+    Guarantee: the file appears whole.
     """
-    path = path if seed == 0 else path.with_name(f"{path.stem}-seed{seed}{path.suffix}")
     lines = [
         json.dumps({"text": row.text, "label": row.label, "client": client}, ensure_ascii=False)
         for client, texts in sorted(received.items())
@@ -161,4 +172,3 @@ def write_lines(path: Path, received: Mapping[ClientId, Texts], seed: int) -> Pa
     partial = path.with_name(path.name + ".partial")
     partial.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
     partial.replace(path)
-    return path

@@ -1,4 +1,4 @@
-"""LiRA: can somebody who has a tuned prompt tell which records it was tuned on? A lower bound, kept by the client.
+"""LiRA: can somebody who has a tuned prompt tell which records it was tuned on? Kept by the client.
 
 References: Carlini et al. 2022, "Membership Inference Attacks From First Principles", Algorithm 1 (online, with one
     variance for all records, as they advise for few models).
@@ -35,7 +35,10 @@ class Attack:
             "tpr_at_1_percent_fpr": self.tpr_at_1_percent,
             "models": self.models,
             "records": self.records,
-            "meaning": "a lower bound of what leaks; passing proves nothing, and this stays local",
+            "meaning": (
+                "what this one attack finds of prompts tuned on half of the records, which draw each twice as often as "
+                "the run did; no bound on what leaks, so that passing proves nothing; it stays local"
+            ),
         }
 
 

@@ -67,7 +67,12 @@ def test_texts_are_published_once_paid_and_a_small_model_learns_from_them(raw, t
 
 def test_without_a_small_model_texts_are_all_there_is(raw, tmp_path):
     raw["models"].pop("slm")
+    output = tmp_path / "made" / "texts.jsonl"
+    output.parent.mkdir()
+    output.write_text("somebody's work")
     result = run(raw, tmp_path)
+    assert output.read_text() == "somebody's work"
+    assert len(output.with_name("texts-2.jsonl").read_text().splitlines()) == 8
     outcome = result.outcomes["client"][0]
     assert outcome.model is None
     assert outcome.scores == {}
