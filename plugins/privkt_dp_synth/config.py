@@ -18,9 +18,10 @@ class DPSynthConfig(MethodConfig):
     """Settings of DP generation with control codes.
 
     `samples_per_label` is declared, never counted in the data. `domains` gives clients domains of their own in the
-    control code, by client name. `output` is a JSON-lines file that gets what crossed, for every seed but 0 with
-    the seed in its name; a file that lies there stays, and the new one has a number. `slm` trains a small model on the synthetic texts, if there is the role `slm` and
-    held-out rows; `baselines` may add the same model on the private rows, which is not private.
+    control code, by client name. `output` is a JSON-lines file that gets what crossed, for every seed but 0 with the
+    seed in its name; a file that lies there stays, and the new one has a number. `slm` trains a small model on the
+    synthetic texts, if there is the role `slm` and held-out rows; `baselines` may add the same model on the private
+    rows, which is not private.
     """
 
     template: TemplateConfig
