@@ -21,7 +21,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from measuring.studies import Log, cell, go_on, machine, merged
+from measuring.studies import Log, cell, go_on, machine, merged, peaks
 
 from privkt.cli.running import comparison
 from privkt.config import RunConfig, load_config, parse_config
@@ -134,7 +134,7 @@ def names_study(options: argparse.Namespace, config: RunConfig, domain: str) -> 
     recipe = block.tuning.recipe(base.options, 0)
     folder = options.runs / domain / "names"
     public = Recipe(**{**vars(recipe), "epochs": min(recipe.epochs, 5.0), "batch_size": 16})
-    bare = base.train(examples, public, folder=folder / "bare", progress=Log(lambda: None))
+    bare = base.train(examples, public, folder=folder / "bare", progress=Log())
     private = _private(base, examples, recipe, folder / "private", config, size)
     found = {}
     for name, adapter in (("without privacy", bare), ("privkt", private)):
@@ -150,7 +150,7 @@ def _private(
     """An adapter after private training on the copy; it is attacked and thrown away, so no ledger is charged."""
     budget = Budget(config.budget.epsilon, min(1e-5, 1 / (10 * size)))
     privacy = Privacy(budget, size, "names", "names: a copy with planted names", "copy", "copy")
-    release = base.train(examples, recipe, folder=folder, privacy=privacy, progress=Log(lambda: None))
+    release = base.train(examples, recipe, folder=folder, privacy=privacy, progress=Log())
     payload = release.payload
     assert isinstance(payload, Adapter)
     return payload
@@ -186,7 +186,8 @@ def main() -> None:
         else:
             go_on(config, folder, config.seeds[: len(options.seeds)], "evaluate")
             if RunDirectory.is_run(folder):
-                known[domain] = known.get(domain, {}) | gathered(build_report(folder))
+                found = gathered(build_report(folder)) | {"peaks_mib": peaks(folder)}
+                known[domain] = known.get(domain, {}) | found
         result = {
             "machine": machine(),
             "models": {role: Path(model.options["model"]).name for role, model in config.models.items()},

@@ -15,18 +15,16 @@ import argparse
 import itertools
 import json
 import os
-import platform
-import resource
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from measuring.studies import go_on, machine, merged, peaks
+
 from privkt.config import RunConfig, load_config, parse_config
 from privkt.evaluation.report.build import build_report
 from privkt.evaluation.report.summary import over_seeds
-from privkt.runtime.local import LocalRuntime
 from privkt.runtime.run_directory import RunDirectory
 
 HERE = Path(__file__).parent
@@ -55,33 +53,6 @@ TINY = {
     "tuning": {"batch_size": 16, "epochs": 1},
     "transfer": {"samples": 8, "steps": 3, "batch_size": 4},
 }
-
-
-class Log:
-    """Progress as lines, a task at most every `every` seconds."""
-
-    def __init__(self, every: float = 30.0) -> None:
-        self.every, self.begun = every, time.monotonic()
-
-    def task(self, title: str, total: float | None, unit: str = "") -> Log.Task:
-        return Log.Task(self, title, total, unit)
-
-    class Task:
-        """One line's facts."""
-
-        def __init__(self, log: Log, title: str, total: float | None, unit: str) -> None:
-            self.log, self.title, self.total, self.unit, self.done = log, title, total, unit, 0.0
-            self.said = time.monotonic()
-
-        def advance(self, amount: float = 1, note: str = "") -> None:
-            self.done += amount
-            now = time.monotonic()
-            if self.title.endswith(": steps") or now - self.said >= self.log.every:
-                self.said = now
-                of = f"/{self.total:.0f}" if self.total else ""
-                print(
-                    f"[{now - self.log.begun:6.0f} s] {self.title} {self.done:.0f}{of} {self.unit} {note}", flush=True
-                )
 
 
 def prepare(source: Path, target: Path, rows: Mapping[str, int], columns: Sequence[str]) -> dict[str, Path]:
@@ -131,13 +102,6 @@ def settings(options: argparse.Namespace, task: str, epsilon: str, seed: int) ->
     return parse_config({**raw, "post": block, "seeds": [seed]})
 
 
-def merged(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
-    """`second` over `first`, blocks within blocks."""
-    both = {**first, **second}
-    nested = {k for k in first.keys() & second.keys() if isinstance(first[k], dict) and isinstance(second[k], dict)}
-    return both | {k: merged(first[k], second[k]) for k in nested}
-
-
 def gathered(folder: Path) -> dict[str, Any]:
     """Scores, seconds, what was spent and what was made, out of one run's report."""
     report = build_report(folder)
@@ -154,6 +118,7 @@ def gathered(folder: Path) -> dict[str, Any]:
         ],
         "seconds": report["seconds"],
         "phases": notes["seconds"],
+        "peaks_mib": peaks(folder),
         "student": {k: v for k, v in server["student"].items() if k not in ("name", "sha256", "from")},
         "transfer": moved,
         "crossed": [{k: row[k] for k in ("message", "rows", "bytes")} for row in report["crossed"]],
@@ -207,23 +172,11 @@ def show_costs(runs: Mapping[str, Mapping[str, Sequence[Mapping[str, Any]]]]) ->
     return "\n".join(lines)
 
 
-def machine() -> dict[str, Any]:
-    """Processor, cores, versions and the most memory this process held; no name and no path of the machine."""
+def about_machine() -> dict[str, Any]:
+    """The machine and its accelerator."""
     import torch
-    import transformers
 
-    import privkt
-
-    return {
-        "cpu": platform.processor() or platform.machine(),
-        "cores": os.cpu_count(),
-        "gpu": torch.cuda.get_device_name(0) if torch.cuda.is_available() else None,
-        "threads": torch.get_num_threads(),
-        "peak_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-        "privkt": privkt.__version__,
-    }
+    return machine() | {"gpu": torch.cuda.get_device_name(0) if torch.cuda.is_available() else None}
 
 
 def main() -> None:
@@ -243,14 +196,14 @@ def main() -> None:
     for task, epsilon, seed in itertools.product(options.task, options.epsilon, options.seeds):
         print(f"{task}, epsilon {epsilon}, seed {seed}", flush=True)
         folder = options.runs / f"{task}-{epsilon}-{seed}"
-        LocalRuntime(settings(options, task, epsilon, seed), folder, progress=Log()).run()
+        go_on(settings(options, task, epsilon, seed), folder, (seed,), "evaluate")
     runs: dict[str, dict[str, list[dict[str, Any]]]] = {}
     for task, epsilon, seed in itertools.product(TASKS, EPSILONS, SEEDS):
         folder = options.runs / f"{task}-{epsilon}-{seed}"
         if RunDirectory.is_run(folder) and build_report(folder)["finished"]:
             runs.setdefault(task, {}).setdefault(epsilon, []).append(gathered(folder))
     result = {
-        "machine": machine(),
+        "machine": about_machine(),
         "target": Path(options.target or "smollm2-135m-instruct").name,
         "data": {task: {k: TASKS[task][k] for k in ("private", "public")} for task in runs},
         "runs": runs,

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
+import resource
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -19,9 +21,9 @@ class _Done(Exception):
 
 
 class Log:
-    """Progress as lines, a task at most every `every` seconds; calls `after` when a step of the run has ended."""
+    """Progress as lines, a task at most every `every` seconds; calls `after` with its name when a step has ended."""
 
-    def __init__(self, after: Callable[[], None], every: float = 30.0) -> None:
+    def __init__(self, after: Callable[[str], None] = lambda step: None, every: float = 30.0) -> None:
         self.after, self.every, self.begun = after, every, time.monotonic()
 
     def task(self, title: str, total: float | None, unit: str = "") -> Log.Task:
@@ -44,12 +46,17 @@ class Log:
                     f"[{now - self.log.begun:6.0f} s] {self.title} {self.done:.0f}{of} {self.unit} {note}", flush=True
                 )
             if steps:
-                self.log.after()
+                self.log.after(note)
 
 
 def go_on(config: RunConfig, folder: Path, seeds: Sequence[int], last_step: str) -> None:
-    """Runs until `last_step` of the first client is done for all of `seeds`, from where an earlier call stopped."""
-    client = config.clients[0].name
+    """Runs until `last_step` of the first client is done for all of `seeds`, from where an earlier call stopped.
+
+    What each step needed of memory is noted beside the run (see `peaks`).
+    """
+    client, place = config.clients[0].name, _peaks_file(folder)
+    most = peaks(folder)
+    peak_mib(afresh=True)
 
     def finished() -> bool:
         if not RunDirectory.is_run(folder):
@@ -57,7 +64,9 @@ def go_on(config: RunConfig, folder: Path, seeds: Sequence[int], last_step: str)
         run = RunDirectory.open(folder)
         return all(run.is_done(client, last_step, seed) for seed in seeds)
 
-    def after() -> None:
+    def after(step: str) -> None:
+        most[step] = max(most.get(step, 0), peak_mib(afresh=True))
+        place.write_text(json.dumps(most, indent=1) + "\n", encoding="utf-8")
         if tuple(seeds) != tuple(config.seeds) and finished():
             raise _Done
 
@@ -67,6 +76,27 @@ def go_on(config: RunConfig, folder: Path, seeds: Sequence[int], last_step: str)
         LocalRuntime(config, folder, progress=Log(after)).run()
     except _Done:
         return
+
+
+def peaks(folder: Path) -> dict[str, int]:
+    """The most memory that this process held in each step of a run, whatever was there before it, in MiB."""
+    place = _peaks_file(folder)
+    return dict(json.loads(place.read_text(encoding="utf-8"))) if place.exists() else {}
+
+
+def _peaks_file(folder: Path) -> Path:
+    return folder.with_name(f"{folder.name}-peaks.json")
+
+
+def peak_mib(*, afresh: bool = False) -> int:
+    """The most memory that this process has held, in MiB; `afresh` begins again from what it holds now, on Linux."""
+    status, forget = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+    if not status.exists():
+        return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+    (line,) = (line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
+    if afresh:
+        forget.write_text("5")
+    return round(int(line.split()[1]) / 1024)
 
 
 def merged(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:

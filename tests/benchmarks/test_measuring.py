@@ -115,3 +115,24 @@ def test_reasons_name_no_path(measuring: Any) -> None:
     assert measuring.reason(OSError("cannot open '/home/somebody/x' now\nmore")) == "OSError: cannot open <path> now"
     assert measuring.reason(ImportError("no DOUBLE (/home/somebody/x.so)")) == "ImportError: no DOUBLE <path>"
     assert measuring.reason(ValueError()) == "ValueError"
+
+
+def test_what_a_step_held_is_its_own_and_not_an_earlier_ones(measuring: Any) -> None:
+    from measuring.studies import peak_mib
+
+    held = bytearray(200 << 20)
+    high = peak_mib(afresh=True)
+    del held
+    peak_mib(afresh=True)
+    assert peak_mib() < high - 150
+
+
+def test_a_log_tells_which_step_has_ended(measuring: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    from measuring.studies import Log
+
+    ended: list[str] = []
+    steps = Log(ended.append).task("post: steps", 3, "steps")
+    steps.advance(1, note="a: Tuning")
+    Log(ended.append).task("labelling", 3, "rows").advance(1, note="one")
+    assert ended == ["a: Tuning"]
+    assert "post: steps 1/3 steps a: Tuning" in capsys.readouterr().out

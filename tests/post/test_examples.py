@@ -3,6 +3,7 @@
 import argparse
 import importlib.util
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -32,7 +33,9 @@ def test_the_example_is_a_sound_plan():
 
 @pytest.fixture(scope="module")
 def benchmark():
-    spec = importlib.util.spec_from_file_location("post_tasks", ROOT / "benchmarks" / "post_tasks.py")
+    script = ROOT / "benchmarks" / "post_tasks.py"
+    sys.path.insert(0, str(script.parent))  # as for any script, its own folder comes first
+    spec = importlib.util.spec_from_file_location("post_tasks", script)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
