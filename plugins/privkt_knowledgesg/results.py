@@ -19,6 +19,10 @@ from privkt_knowledgesg.pairs import Pair, PairTemplate, read_pairs
 from privkt_knowledgesg.scoring import answers_of, label_scores, perplexity, text_scores
 
 STATEMENT = "the returned adapter is post-processing of the released one: it has the release's guarantee"
+SHARED = (
+    "the returned adapter is post-processing of the released ones of all clients: to a record of one client alone it "
+    "has that client's guarantee; somebody with rows at several is owed the sum of theirs"
+)
 
 
 @dataclass(frozen=True)
@@ -122,7 +126,7 @@ def score_arms(
     return Outcome(
         scores={arm.heading: done[arm.value] for arm in arms},
         notes={
-            "statement": STATEMENT,
+            "statement": SHARED if config.together else STATEMENT,
             "not_measured": [arm.heading for arm in config.arms if arm not in arms],
             "main": Arm.KNOWLEDGESG.heading,
             "arms": {

@@ -183,3 +183,8 @@ def test_several_clients_learn_apart_or_together(block, make_client, make_server
         found = {value_of(parcels[name].items["knowledgesg"]) for name in "ab"}
         assert len(found) == (1 if together else 2)
         assert parcels["a"].items["texts"] != parcels["b"].items["texts"]
+
+
+def test_an_adapter_of_all_clients_says_what_it_owes_somebody_with_rows_at_two(play):
+    assert "sum of theirs" in play(rows(0, 24), together=True).outcome.notes["statement"]
+    assert "sum of theirs" not in play(rows(0, 24)).outcome.notes["statement"]
