@@ -26,7 +26,7 @@ from privkt.privacy import (
 )
 from privkt.privacy.guarantee import rounded_up
 from privkt.runtime.vocabularies import read_vocabulary
-from privkt.synthesis.token_claims import check_claims
+from privkt.synthesis.token_claims import check_claims, make_token_mechanism, need_draws_tokens
 from privkt_fedcot.config import PerturbationConfig, VocabularyConfig
 from privkt_fedcot.tasks import Part, Question, Task
 
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from privkt.synthesis.vocabulary import Vocabulary
 
 PURPOSE = "fedcot: perturb the questions"
+MECHANISM = "fedcot.perturbation.mechanism"
 PROOF = "docs/proofs/tokens.md"
 CHOICES, CONTEXT = "choices", "context"
 _STATED_FOR = (Neighbouring.LOCAL, Neighbouring.ZERO_OUT, Neighbouring.REPLACE_ONE)
@@ -56,9 +57,10 @@ def allocate(config: PerturbationConfig, parts: Sequence[Part], budget: Budget) 
     Guarantee: any two rows, all parts and all positions; each token counts with the epsilon that its mechanism is asked
         to keep, whatever its certificate is below that.
     Edge cases: without `epsilon` in the config the largest, to four digits, that keeps a row within the budget.
-    Raises: RefusedInput, for relations that a promise between any two rows does not imply, and for shares of parts that
-        there are none of.
+    Raises: RefusedInput, for a mechanism that draws no tokens, for relations that a promise between any two rows does
+        not imply, and for shares of parts that there are none of.
     """
+    need_draws_tokens(MECHANISM, config.name)
     if budget.neighbouring not in _STATED_FOR:
         raise RefusedInput(
             "budget.neighbouring: perturbed questions show how many rows there are; it must be one of "
@@ -133,7 +135,7 @@ def mechanisms_of(
     for epsilon in epsilons.values():
         if epsilon in made:
             continue
-        one = get_manager().create("mechanism", config.name, vocabulary.vectors, epsilon, **config.options)
+        one = make_token_mechanism(MECHANISM, config.name, vocabulary.vectors, epsilon, config.options)
         check_claims(one)
         if promises(config.name) and not one.certificate.epsilon <= epsilon:
             raise RefusedInput(

@@ -14,6 +14,7 @@ from privkt.privacy import (
 )
 from privkt.privacy.guarantee import HALF_PRECISION, rounded_up
 from privkt.synthesis.planning import plan_training
+from privkt.synthesis.token_claims import need_draws_tokens
 from privkt_post import counting
 from privkt_post.config import InferenceConfig, POSTConfig
 
@@ -107,6 +108,7 @@ def _not_covered(config: POSTConfig) -> list[str]:
 def _query(inference: InferenceConfig) -> str:
     """What a text that is labelled later costs, as far as it is known before the vocabulary is read."""
     assert inference.mechanism is not None
+    need_draws_tokens("post.inference.mechanism", inference.mechanism)
     spec = get_manager().find("mechanism", inference.mechanism).spec
     if str(getattr(spec, "guarantee", "none")) == "none":
         return f"perturbed by {inference.mechanism}, which promises nothing"

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from privkt.plugins import get_manager
 from privkt.privacy import Guarantee, RefusedInput, Unit, document_cost, none_event
 from privkt.privacy.certificate import DocumentCost
 from privkt.synthesis.privatiser import TextPrivatiser
+from privkt.synthesis.token_claims import make_token_mechanism
 from privkt.synthesis.tokenizer_vocabulary import TokenizerVocabulary
 from privkt_post.config import InferenceConfig
+
+WHERE = "post.inference.mechanism"
 
 
 class PrivateQueries:
@@ -28,9 +29,7 @@ class PrivateQueries:
                 "post.inference.mechanism: must name a token mechanism for texts to be sent perturbed; add it"
             )
         vocabulary = TokenizerVocabulary.from_pretrained(vocabulary_folder)
-        made: Any = get_manager().create(
-            "mechanism", config.mechanism, vocabulary.vectors, config.epsilon, **config.options
-        )
+        made = make_token_mechanism(WHERE, config.mechanism, vocabulary.vectors, config.epsilon, config.options)
         self.config, self.delta = config, delta
         self.privatiser = TextPrivatiser(vocabulary, made, k_max=config.tokens)
 

@@ -84,20 +84,14 @@ def audit_mechanism(asked: AuditAsked, *, as_json: bool) -> None:
 
 def _made(asked: AuditAsked, tell: Any) -> tuple[Mechanism[Any, Any], Vocabulary | None, str]:
     """(mechanism, its vocabulary, what to call that)."""
-    from privkt.contracts.tokens import TokenMechanism
     from privkt.plugins import get_manager
     from privkt.privacy import RefusedInput
+    from privkt.synthesis.token_claims import draws_tokens
 
     manager = get_manager()
-    provision = manager.find("mechanism", asked.name)
     factory = manager.load("mechanism", asked.name)
     options = options_of("audit", asked.options)
-    draws_words = (
-        issubclass(factory, TokenMechanism)
-        if isinstance(factory, type)
-        else getattr(provision.spec, "unit", "") == "token"
-    )
-    if not draws_words:
+    if not draws_tokens(asked.name):
         if any(one is not None for one in (asked.model, asked.vectors, asked.prior, asked.reader)):
             raise RefusedInput(
                 f"audit: mechanism {asked.name!r} draws no words, so --model, --vectors, --prior and --reader have no "

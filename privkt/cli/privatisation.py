@@ -158,25 +158,11 @@ def _privatiser(asked: Asked, vocabulary: Vocabulary, delta: float) -> TextPriva
 
 
 def _maker(asked: Asked, vocabulary: Vocabulary) -> Callable[[float], TokenMechanism]:
-    from privkt.contracts.tokens import TokenMechanism
-    from privkt.plugins import get_manager
-    from privkt.privacy import RefusedInput
+    from privkt.synthesis.token_claims import make_token_mechanism, need_draws_tokens
 
     options = options_of("privatize", asked.options)
-    factory = get_manager().load("mechanism", asked.mechanism)
-    refusal = RefusedInput(
-        f"mechanism {asked.mechanism!r} draws no tokens; name one that does: `privkt plugins --kind mechanism`"
-    )
-    if isinstance(factory, type) and not issubclass(factory, TokenMechanism):
-        raise refusal
-
-    def make(epsilon: float) -> TokenMechanism:
-        made = get_manager().create("mechanism", asked.mechanism, vocabulary.vectors, epsilon, **options)
-        if not isinstance(made, TokenMechanism):
-            raise refusal
-        return made
-
-    return make
+    need_draws_tokens("privatize", asked.mechanism)
+    return lambda epsilon: make_token_mechanism("privatize", asked.mechanism, vocabulary.vectors, epsilon, options)
 
 
 def _epsilons(said: str, k_max: int) -> list[float]:

@@ -1,11 +1,13 @@
-"""What a token mechanism says of itself must fit together before it draws, and so must what it draws."""
+"""Token mechanisms by name; what one says of itself must fit together before it draws, and so must what it draws."""
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from privkt.contracts.tokens import TokenMechanism
+from privkt.plugins import get_manager
 from privkt.privacy import Kind, Neighbouring, RefusedInput, Unit, accounting
 
 if TYPE_CHECKING:
@@ -13,6 +15,40 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _UP = 1 + 1e-9  # two roundings of one number are no contradiction
+
+
+def draws_tokens(name: str) -> bool:
+    """Whether the mechanism of that name draws tokens of a vocabulary, as far as can be told before it is made."""
+    factory = get_manager().load("mechanism", name)
+    if isinstance(factory, type):
+        return issubclass(factory, TokenMechanism)
+    return str(getattr(get_manager().find("mechanism", name).spec, "unit", "")) == Unit.TOKEN
+
+
+def need_draws_tokens(where: str, name: str) -> None:
+    """Raises RefusedInput, naming `where` the mechanism was asked for, if it draws no tokens."""
+    if not draws_tokens(name):
+        raise _no_tokens(where, name)
+
+
+def make_token_mechanism(
+    where: str, name: str, vectors: Any, epsilon: float, options: Mapping[str, Any]
+) -> TokenMechanism:
+    """The mechanism of that name over a table of vectors, made by its plugin.
+
+    Raises: RefusedInput, if it draws no tokens.
+    """
+    need_draws_tokens(where, name)
+    made = get_manager().create("mechanism", name, vectors, epsilon, **options)
+    if not isinstance(made, TokenMechanism):
+        raise _no_tokens(where, name)
+    return made
+
+
+def _no_tokens(where: str, name: str) -> RefusedInput:
+    return RefusedInput(
+        f"{where}: mechanism {name!r} draws no tokens; name one that does: `privkt plugins --kind mechanism`"
+    )
 
 
 def check_claims(mechanism: TokenMechanism) -> None:

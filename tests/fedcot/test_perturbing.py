@@ -155,6 +155,12 @@ def test_the_plan_says_the_price_of_a_row_and_the_ceiling(block):
     assert any("protects against little" in warning for warning in plan.warnings)
 
 
+def test_a_mechanism_that_draws_no_tokens_has_no_plan(block):
+    method = FedCoT(FedCoTConfig.model_validate(block(perturbation={"mechanism": "geometric"})))
+    with pytest.raises(RefusedInput, match=r"fedcot\.perturbation\.mechanism: mechanism 'geometric' draws no tokens"):
+        method.plan(PublicFacts("a", 24, LABELS), Budget(500.0, 1e-5, neighbouring="local"))
+
+
 def test_the_ceiling_is_that_of_randomised_response_and_no_mechanism_passes_it(block):
     import numpy as np
 

@@ -90,6 +90,7 @@ def test_the_counts_of_the_heuristic_are_charged_beside_the_prompt(raw, tmp_path
         ({"transfer": {"alpha": 1.5}}, "alpha must lie in"),
         ({"transfer": {"alpha": "heuristic"}, "statistic": {"epsilon": 9}}, "must be below the budget's 8, got 9"),
         ({"task": {"name": "sst5"}}, "must be custom or one of sst2"),
+        ({"inference": {"mechanism": "geometric"}}, "post.inference.mechanism: mechanism 'geometric' draws no tokens"),
     ],
 )
 def test_bad_settings_are_refused_before_anything_is_made(raw, tmp_path, changes, said):
