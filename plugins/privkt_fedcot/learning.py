@@ -16,6 +16,8 @@ from privkt_fedcot.tasks import Question, Task, said_label
 if TYPE_CHECKING:
     import numpy as np
 
+_PORTION = 64  # questions between two signs of life
+
 
 @dataclass(frozen=True)
 class Kept:
@@ -80,7 +82,11 @@ class TaskModel:
     def probabilities(self, weights: Model | Adapter, questions: Sequence[Question]) -> list[np.ndarray]:
         """For each question the probability of each of its answers, in the order of the labels."""
         return answer_probabilities(
-            self.backend.with_weights(weights), self.task, questions, lambda _, q: answer_prompt(q, self.task)
+            self.backend.with_weights(weights),
+            self.task,
+            questions,
+            lambda _, q: answer_prompt(q, self.task),
+            self.progress,
         )
 
     def predict(self, weights: Model | Adapter, questions: Sequence[Question]) -> list[str]:
@@ -89,7 +95,11 @@ class TaskModel:
 
 
 def answer_probabilities(
-    backend: Backend, task: Task, questions: Sequence[Question], build: Callable[[int, Question], str]
+    backend: Backend,
+    task: Task,
+    questions: Sequence[Question],
+    build: Callable[[int, Question], str],
+    progress: Progress,
 ) -> list[np.ndarray]:
     """The likelihood of every answer after its question's prompt, made to sum to 1 over the answers."""
     import numpy as np
@@ -97,13 +107,18 @@ def answer_probabilities(
     answers = [f" {answer}" for question in questions for answer in task.answers(question)]
     longest = max(backend.count_tokens(answers) or [0], default=0)
     prompts = fitted(backend, questions, build, longest)
-    asked = [(prompt, f" {a}") for q, prompt in zip(questions, prompts, strict=True) for a in task.answers(q)]
-    found = iter(backend.score([p for p, _ in asked], [a for _, a in asked]))
+    told = progress.task("answering questions", len(questions), "questions")
     rows = []
-    for question in questions:
-        logs = np.array([next(found).logprob for _ in task.answers(question)])
-        likely = np.exp(logs - logs.max())
-        rows.append(likely / likely.sum())
+    for start in range(0, len(questions), _PORTION):
+        part = slice(start, start + _PORTION)
+        choices = [[f" {answer}" for answer in task.answers(question)] for question in questions[part]]
+        asked = [(p, answer) for p, listed in zip(prompts[part], choices, strict=True) for answer in listed]
+        found = iter(backend.score([p for p, _ in asked], [a for _, a in asked]))
+        for listed in choices:
+            logs = np.array([next(found).logprob for _ in listed])
+            likely = np.exp(logs - logs.max())
+            rows.append(likely / likely.sum())
+        told.advance(len(choices))
     return rows
 
 

@@ -74,7 +74,7 @@ class Sources:
             prompt = str(rationale_prompt(question, self.task, worked, chat=False))
             return prompt.removesuffix("Reason:") + "So the answer is"
 
-        rows = answer_probabilities(self.site.model("local_llm"), self.task, asked, build)
+        rows = answer_probabilities(self.site.model("local_llm"), self.task, asked, build, self.site.progress)
         return [self.task.labels[int(row.argmax())] for row in rows]
 
 
