@@ -86,6 +86,9 @@ class Gaussian(Mechanism[Sequence[float], tuple[float, ...]]):
         add_discrete_gaussian_(total, self.sigma, new_key(), 0)  # a key of its own for each vector
         return self.grid.values(total.tolist())
 
+    def why_not_neighbours(self, one: Sequence[float], other: Sequence[float]) -> str | None:
+        return self.grid.why_not_neighbours(one, other, self.guarantee.neighbouring)
+
     def parameters(self) -> Mapping[str, Any]:
         return {
             "epsilon": self.epsilon,

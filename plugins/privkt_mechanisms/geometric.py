@@ -90,6 +90,12 @@ class Geometric(Mechanism[int, int]):
         rate = float(self.rate)
         return math.tanh(rate / 2) * math.exp(-rate * abs(output - value))
 
+    def why_not_neighbours(self, one: int, other: int) -> str | None:
+        apart = abs(self._count(one) - self._count(other))
+        if apart <= self.sensitivity:
+            return None
+        return f"they are {apart} apart, and sensitivity is {self.sensitivity}"
+
     def parameters(self) -> Mapping[str, Any]:
         return {
             "epsilon": exact.shown(self.epsilon),

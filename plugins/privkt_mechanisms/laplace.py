@@ -62,6 +62,9 @@ class Laplace(Mechanism[Sequence[float], tuple[float, ...]]):
         cells = self.grid.cells(value)
         return self.grid.values([int(c) + exact.discrete_laplace(self.rate, self._below) for c in cells])
 
+    def why_not_neighbours(self, one: Sequence[float], other: Sequence[float]) -> str | None:
+        return self.grid.why_not_neighbours(one, other, self.guarantee.neighbouring)
+
     def parameters(self) -> Mapping[str, Any]:
         return {
             "epsilon": exact.shown(self.epsilon),

@@ -53,6 +53,12 @@ class ClippedGrid:
         whole = [int(c) for c in cells]
         return sum(abs(c) ** self.order for c in whole) <= CELLS**self.order
 
+    def why_not_neighbours(self, one: ArrayLike, other: ArrayLike, neighbouring: Neighbouring) -> str | None:
+        """Why two vectors are not what one unit can make of each other, or None if they are."""
+        if _other_vector(neighbouring) or not (self.cells(one).any() and self.cells(other).any()):
+            return None
+        return f"under {neighbouring} one of them is all zeros, and neither is"
+
     def values(self, cells: Sequence[int]) -> tuple[float, ...]:
         """Cells back in the units of the vector: a function of what was released alone."""
         return tuple(c * (self.clip / CELLS) for c in cells)
@@ -60,4 +66,9 @@ class ClippedGrid:
 
 def sensitivity(neighbouring: Neighbouring) -> int:
     """Cells that one unit can move the vector by: its norm, or twice that where it is replaced by another."""
-    return CELLS * (2 if neighbouring in (Neighbouring.REPLACE_ONE, Neighbouring.LOCAL) else 1)
+    return CELLS * (2 if _other_vector(neighbouring) else 1)
+
+
+def _other_vector(neighbouring: Neighbouring) -> bool:
+    """Whether a unit's vector becomes any other, and not zeros."""
+    return neighbouring in (Neighbouring.REPLACE_ONE, Neighbouring.LOCAL)

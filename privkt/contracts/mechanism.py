@@ -41,6 +41,13 @@ class Mechanism(ABC, Generic[Value, Output]):
         """{output: probability} for finite outputs, else None. Tests and certificates enumerate it."""
         return None
 
+    def why_not_neighbours(self, one: Value, other: Value) -> str | None:
+        """Why the guarantee does not compare two inputs, or None: as far as can be told, it does.
+
+        Audits ask before they hold two inputs' draws against the guarantee.
+        """
+        return None
+
     def release(self, value: Value, *, data_set_id: str, charge: str | None = None) -> Release[Output]:
         """`sample` with its guarantee, event and provenance attached."""
         from privkt.privacy import Provenance

@@ -118,13 +118,20 @@ def audit(
     Guarantee: with probability `confidence` at least, no bound is above the true epsilon of its pair at `delta`,
         whatever the mechanism does, if its draws are independent. Nothing is known from above: a mechanism that passes
         may be broken in ways that these pairs, these events or so few draws do not show.
-    Raises: RefusedInput, for no pair, fewer than 100 samples, a confidence outside (0, 1), or what `sample` refuses.
+    Raises: RefusedInput, for no pair, inputs that are known to be no neighbours, fewer than 100 samples, a confidence
+        outside (0, 1), or what `sample` refuses.
     References: Jagielski, Ullman, Oprea 2020, "Auditing Differentially Private Machine Learning"; Clopper, Pearson
         1934.
     """
     need_confidence(confidence)
     if not pairs:
         raise RefusedInput("audit: there must be a pair of inputs to tell apart, got none; name neighbours")
+    for pair in pairs:
+        if (why := mechanism.why_not_neighbours(*pair)) is not None:
+            raise RefusedInput(
+                f"audit: inputs must be neighbours, which the guarantee of {mechanism.name} compares, and two are "
+                f"none: {why}; name others, or make the mechanism for inputs so far apart"
+            )
     if samples < LEAST_DRAWS:
         raise RefusedInput(f"audit: samples must be at least {LEAST_DRAWS}, got {samples}; 20000 is usual")
     guarantee = mechanism.guarantee

@@ -162,6 +162,8 @@ def test_a_language_model_reads_the_texts_again(cli, texts, model):
         (["exponential", "--reader", "."], "--reader reads the texts of --prior"),
         (["geometric", "--prior", "texts.jsonl"], "draws no words"),
         (["geometric", "--values", "[1]"], "a list of two neighbouring inputs"),
+        (["geometric", "--values", "[0, 9]"], "they are 9 apart, and sensitivity is 1"),
+        (["laplace", "--values", "[[1.0], [-1.0]]"], "under zero-out one of them is all zeros"),
         (["geometric", "--values", "[1.5, 2]"], "a value must be an integer"),
         (["randomised_response", "--values", f"[{CANARY}, no]"], "a value must be one of the 2 declared labels"),
     ],
