@@ -114,7 +114,8 @@ class TransformersBackend(Backend):
         from privkt_transformers.scoring import score
 
         loaded = self._need_generative(Capability.SCORE)
-        return score(loaded, prompts, continuations, batch_tokens=self.batch_tokens())
+        room = {"batch_tokens": self.batch_tokens(), "cache_tokens": self.batch_tokens(generating=True)}
+        return score(loaded, prompts, continuations, **room)
 
     def embed(self, texts: Sequence[str]) -> np.ndarray:
         """Sentence embeddings (see `privkt_transformers.embedding`)."""

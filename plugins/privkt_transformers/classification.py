@@ -13,7 +13,6 @@ from privkt_transformers.feature_memory import remembered_features
 from privkt_transformers.heads import ClassifierInfo, Head
 from privkt_transformers.loading import Loaded
 from privkt_transformers.prompts import encode
-from privkt_transformers.scoring import score
 
 if TYPE_CHECKING:
     from privkt_transformers.backend import TransformersBackend
@@ -62,12 +61,7 @@ def label_probabilities(
     """The likelihood of each label's name after the text and the cue, made to sum to 1."""
     prompts = cued(backend.loaded, texts, info.cue, info.max_length)
     asked = [(prompt, f" {label}") for prompt in prompts for label in labels]
-    scores = score(
-        backend.loaded,
-        [prompt for prompt, _ in asked],
-        [name for _, name in asked],
-        batch_tokens=backend.batch_tokens(),
-    )
+    scores = backend.score([prompt for prompt, _ in asked], [name for _, name in asked])
     logs = np.array([s.logprob for s in scores]).reshape(len(texts), len(labels))
     grown = np.exp(logs - logs.max(axis=1, keepdims=True))
     return grown / grown.sum(axis=1, keepdims=True)

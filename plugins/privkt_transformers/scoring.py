@@ -19,8 +19,12 @@ from privkt_transformers.prompts import encode, encode_prompts, refuse_too_long
 _CHUNK = 1024
 
 
-def score(loaded: Loaded, prompts: Sequence[str], continuations: Sequence[str], *, batch_tokens: int) -> list[Score]:
+def score(
+    loaded: Loaded, prompts: Sequence[str], continuations: Sequence[str], *, batch_tokens: int, cache_tokens: int
+) -> list[Score]:
     """Log-likelihood of each continuation after its prompt, in nats.
+
+    `batch_tokens` bounds what a batch reads; `cache_tokens` what it keeps of prompts, once for each continuation.
 
     Guarantee: prompt and continuation are tokenised apart, as in training; padding is masked, so that a score depends
         on its own row alone up to rounding. A prompt is read once for all its continuations, and what
@@ -39,11 +43,15 @@ def score(loaded: Loaded, prompts: Sequence[str], continuations: Sequence[str], 
             asked[tuple(start)].append(i)
     rows, wanted = [], []
     for row, indices in asked.items():
-        room = max(1, batch_tokens // (len(row) + max(len(ends[i]) for i in indices)))
+        room = max(1, cache_tokens // (len(row) + max(len(ends[i]) for i in indices)))
         for k in range(0, len(indices), room):
             rows.append(row)
             wanted.append(indices[k : k + room])
-    places = [(len(row) + max(len(ends[i]) for i in part)) * len(part) for row, part in zip(rows, wanted, strict=True)]
+    places = []
+    for row, part in zip(rows, wanted, strict=True):
+        lengths = [len(ends[i]) for i in part]
+        kept = (len(row) + max(lengths)) * len(part)
+        places.append(max(len(row) + sum(lengths), kept * batch_tokens // cache_tokens))
     total = torch.zeros(len(starts), dtype=torch.float64)
     with memory_advice("score", "lower the model's `batch_tokens`"), torch.inference_mode():
         for chosen in batches_by_tokens(places, batch_tokens):

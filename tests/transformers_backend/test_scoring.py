@@ -36,6 +36,21 @@ def test_continuations_of_one_prompt_share_passes_and_keep_their_scores(llama):
         assert score.tokens == tokens
 
 
+def test_what_prompts_begin_with_is_read_once_for_many_of_them_with_their_continuations(llama, monkeypatch):
+    """A batch is as large as what it reads, not as the copies of what it has read."""
+    from privkt_transformers import scoring
+
+    read = []
+    inner = scoring.hidden_states
+    monkeypatch.setattr(scoring, "hidden_states", lambda *given: read.append(given[1].ids.shape[0]) or inner(*given))
+    prompts = [f"{'the same words. ' * 4}{letter}" for letter in "abcdef" for _ in range(4)]
+    backend = llama()
+    scores = backend.score(prompts, [" ab", " cd", " ef", " gh"] * 6)
+    assert read == [6, 24]  # six rests, then every continuation
+    for score, prompt, end in list(zip(scores, prompts, [" ab", " cd", " ef", " gh"] * 6, strict=True))[::5]:
+        assert score.logprob == pytest.approx(reference(backend, prompt, end)[0], abs=1e-4)
+
+
 def test_probabilities_of_all_next_bytes_sum_to_one(llama):
     backend = llama()
     tokens = [backend.loaded.tokenizer.decode([i]) for i in range(len(backend.loaded.tokenizer))]
