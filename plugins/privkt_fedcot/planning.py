@@ -26,6 +26,7 @@ def make_plan(config: FedCoTConfig, task: Task, facts: PublicFacts, budget: Budg
     """
     budget.validate_for(facts.size)
     _need_decoder(config)
+    _need_columns(task, facts)
     parts = task.parts(config.perturbation.tokens)
     allocation = allocate(config.perturbation, parts, budget)
     vocabulary = vocabulary_of(config.perturbation.vocabulary)
@@ -88,6 +89,13 @@ def context_needed(config: FedCoTConfig, task: Task) -> dict[str, int]:
         "local_llm": asked,
         "slm": max(shown + row + config.decoder.max_tokens, config.slm.max_length),
     }
+
+
+def _need_columns(task: Task, facts: PublicFacts) -> None:
+    if task.has_choices:
+        facts.need_column("fedcot.task.choices", task.config.choices)
+    if task.config.context is not None:
+        facts.need_column("fedcot.task.context", task.config.context)
 
 
 def _need_decoder(config: FedCoTConfig) -> None:

@@ -57,6 +57,13 @@ class FieldsConfig(_Block):
     instruction: str | None = None
     messages: bool = False
 
+    def columns(self) -> dict[str, str]:
+        """{key of this block: the further column that it names}."""
+        if self.messages:
+            return {}
+        named = {} if self.response == "label" else {"response": self.response}
+        return named | ({} if self.instruction is None else {"instruction": self.instruction})
+
 
 class Pair(NamedTuple):
     """One instruction with its response; an instruction that has none yet has an empty one."""

@@ -23,6 +23,8 @@ def training_plan(config: KnowledgeSGConfig, facts: PublicFacts, budget: Budget)
 
 def make_plan(config: KnowledgeSGConfig, template: PairTemplate, facts: PublicFacts, budget: Budget) -> Plan:
     """One client's plan: its training, the questions to the professional model on its behalf, what crosses."""
+    for place, column in config.fields.columns().items():
+        facts.need_column(f"knowledgesg.fields.{place}", column)
     training = training_plan(config, facts, budget)
     requests, asked, written = professional_tokens(config, template)
     licence = config.professional.licence

@@ -136,11 +136,8 @@ class POST(TransferMethod):
         """The prompt's training, the counts, what crosses."""
         make_task(self.config.task, facts.labels)
         answer = self.config.task.answer
-        if answer is not None and facts.columns and answer not in facts.columns:
-            raise RefusedInput(
-                f"post.task.answer: must be one of the data's columns, {', '.join(facts.columns)}, got {answer!r}; "
-                "list it under `columns`"
-            )
+        if answer is not None:
+            facts.need_column("post.task.answer", answer)
         return planning.make_plan(self.config, facts, budget)
 
     def public_data(self) -> Sequence[DataConfig]:

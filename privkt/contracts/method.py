@@ -20,7 +20,7 @@ from privkt.contracts.backend import Backend
 from privkt.contracts.dataset import PrivateData, Rows
 from privkt.contracts.messages import ClientId, Message, Outcome
 from privkt.contracts.progress import NoProgress, Progress
-from privkt.privacy import Budget, Guarantee, event_from_json, poisson_gaussian_event
+from privkt.privacy import Budget, Guarantee, RefusedInput, event_from_json, poisson_gaussian_event
 
 if TYPE_CHECKING:
     from dp_accounting import DpEvent
@@ -114,12 +114,26 @@ class ServerSite(Site):
 
 @dataclass(frozen=True)
 class PublicFacts:
-    """What the config declares of a client: public by design."""
+    """What the config declares of a client: public by design.
+
+    `columns` are those that its data block lists beside text and label, `held_out_columns` those of evaluation rows;
+    None where nothing is known of them.
+    """
 
     name: str
     size: int
     labels: tuple[str, ...] | None
-    columns: tuple[str, ...] = ()
+    columns: tuple[str, ...] | None = None
+    held_out_columns: tuple[str, ...] | None = None
+
+    def need_column(self, where: str, name: str) -> None:
+        """Raises RefusedInput, naming `where` a column was asked for, if a data block is known not to list it."""
+        for block, listed in (("data", self.columns), ("evaluation.data", self.held_out_columns)):
+            if listed is not None and name not in listed:
+                raise RefusedInput(
+                    f"{where}: the rows must have the column {name!r}, and `columns` of {block} lists "
+                    f"{', '.join(map(repr, listed)) or 'none'}; add it there, or correct the name"
+                )
 
 
 @dataclass(frozen=True)

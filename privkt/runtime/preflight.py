@@ -257,10 +257,17 @@ def source_of(data: DataConfig, labels: tuple[str, ...] | None = None) -> DataSo
     return DataSource(data.source, data.text, data.label, data.labels or labels, data.path, data.options)
 
 
+def _columns(block: DataConfig) -> tuple[str, ...]:
+    listed = block.options.get("columns", ())
+    return tuple(listed) if isinstance(listed, list) else ()
+
+
 def _client(config: RunConfig, client: ClientConfig, method: TransferMethod, manager: PluginManager) -> ClientSetup:
     data, where = client.data, f"client {client.name!r}"
-    columns = data.options.get("columns", ())
-    facts = PublicFacts(client.name, data.size, data.labels, tuple(columns) if isinstance(columns, list) else ())
+    scored = held_out(config, client)
+    facts = PublicFacts(
+        client.name, data.size, data.labels, _columns(data), None if scored is None else _columns(scored)
+    )
     limits = client.budget or config.budget
     delta = default_delta(data.size) if limits.delta is None else limits.delta
     budget = Budget(
@@ -272,7 +279,6 @@ def _client(config: RunConfig, client: ClientConfig, method: TransferMethod, man
         rows = CachedRows(dataset, f"rows of the data set {data.name!r}")
         found = _read(rows, where)
     _check_rows(found, data, where)
-    scored = held_out(config, client)
     evaluation = None
     if scored is not None:
         with _names_block(where, "evaluation"):

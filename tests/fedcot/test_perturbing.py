@@ -161,6 +161,19 @@ def test_a_mechanism_that_draws_no_tokens_has_no_plan(block):
         method.plan(PublicFacts("a", 24, LABELS), Budget(500.0, 1e-5, neighbouring="local"))
 
 
+@pytest.mark.parametrize("where", ["data", "evaluation.data"])
+def test_a_column_that_rows_lack_is_missed_in_the_plan(block, where):
+    method = FedCoT(FedCoTConfig.model_validate(block()))
+    columns = {"columns": ("choices",), "held_out_columns": ("choices",)}
+    budget = Budget(500.0, 1e-5, neighbouring="local")
+    assert method.plan(PublicFacts("a", 24, LABELS, **columns), budget)
+    columns["columns" if where == "data" else "held_out_columns"] = ("options",)
+    with pytest.raises(
+        RefusedInput, match=f"fedcot.task.choices: .* 'choices', and `columns` of {where} lists 'options'"
+    ):
+        method.plan(PublicFacts("a", 24, LABELS, **columns), budget)
+
+
 def test_the_ceiling_is_that_of_randomised_response_and_no_mechanism_passes_it(block):
     import numpy as np
 
