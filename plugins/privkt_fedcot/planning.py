@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 from privkt.contracts import PerturbationPlan, Plan, PublicFacts
 from privkt.privacy import Budget, RefusedInput, event_to_json
@@ -14,8 +15,12 @@ from privkt_fedcot.perturbing import PURPOSE, allocate, vocabulary_of
 from privkt_fedcot.prompts import worked_example
 from privkt_fedcot.tasks import Task
 
+if TYPE_CHECKING:
+    from privkt.synthesis.vocabulary import Vocabulary
+
 _TOKENS_A_WORD = 1.4
-_BYTES_A_TOKEN = 5
+_SAMPLED = 1024
+_BYTES_A_PART = 4
 _FRAME = 60
 
 
@@ -33,6 +38,9 @@ def make_plan(config: FedCoTConfig, task: Task, facts: PublicFacts, budget: Budg
     worked = math.ceil(_TOKENS_A_WORD * len(worked_example(task, config.rationale.worked).split())) + _FRAME
     sent = facts.size * (worked + allocation.tokens)
     ceilings = {name: utility_ceiling(epsilon, vocabulary.size) for name, epsilon in allocation.epsilons.items()}
+    alike: dict[float, list[str]] = {}
+    for name, share in ceilings.items():
+        alike.setdefault(share, []).append(name)
     return Plan(
         perturbations=(
             PerturbationPlan(
@@ -43,16 +51,17 @@ def make_plan(config: FedCoTConfig, task: Task, facts: PublicFacts, budget: Budg
                 guarantee=allocation.cost.guarantee,
                 event_json=event_to_json(allocation.cost.event),
                 facts=tuple(
-                    f"a {name}'s tokens, of a vocabulary of {vocabulary.size:,}: no mechanism of this epsilon brings "
-                    f"every one of them through unchanged with a chance above {rounded_up(100 * share, 3)} %"
-                    for name, share in ceilings.items()
+                    f"tokens of {' and '.join(names)}, of a vocabulary of {vocabulary.size:,}: no mechanism of "
+                    "this epsilon brings every one of them through unchanged with a chance above "
+                    f"{rounded_up(100 * share, 3)} %"
+                    for share, names in alike.items()
                 ),
             ),
         ),
         llm_requests=facts.size,
         llm_prompt_tokens=sent,
         llm_new_tokens=facts.size * config.rationale.max_tokens,
-        bytes_out=facts.size * allocation.tokens * _BYTES_A_TOKEN,
+        bytes_out=round(facts.size * (allocation.tokens * _bytes_a_token(vocabulary) + len(parts) * _BYTES_A_PART)),
         crosses=(
             f"client to server: {facts.size} perturbed questions of {allocation.tokens} drawn tokens each, in the "
             "order of the rows; no label",
@@ -75,6 +84,12 @@ def make_plan(config: FedCoTConfig, task: Task, facts: PublicFacts, budget: Budg
         shared=True,
         warnings=tuple(_warnings(max(ceilings.values()), allocation.cost.guarantee.epsilon)),
     )
+
+
+def _bytes_a_token(vocabulary: Vocabulary) -> float:
+    """Of a token that may be any of the vocabulary, as drawn ones may."""
+    rows = range(0, vocabulary.size, max(1, vocabulary.size // _SAMPLED))
+    return len(vocabulary.decode(rows).encode()) / len(rows)
 
 
 def context_needed(config: FedCoTConfig, task: Task) -> dict[str, int]:

@@ -64,8 +64,10 @@ class Arms:
         trained = self.model.train(self.model.examples(self.questions, self.labels, kept.rationales), folder / "model")
         if arm is Arm.FEDCOT:
             self.site.state.save("model", trained)
-        result: dict[str, Any] = {"rows": len(self.questions)}
+        count = len(self.questions)
+        result: dict[str, Any] = {"rows": count, "learnt_from": f"{count} answers"}
         if arm is not Arm.LABEL_ONLY:
+            result["learnt_from"] += f", {kept.used} of {kept.written} rationales"
             result["rationales"] = {"written": kept.written, "agreeing": kept.agreeing, "used": kept.used}
         if self.held is not None:
             result["scores"] = self._scores(self.model.predict(trained, self.held_questions))

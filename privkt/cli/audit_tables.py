@@ -102,8 +102,6 @@ def _loss(value: float) -> str:
 
 def _attacks(report: MechanismReport) -> Table:
     assert report.attacks is not None
-    from privkt.privacy.guarantee import rounded_up
-
     first = report.attacks.attacks[0]
     counts = [str(one) for one in first.seen]
     draws = next(iter(first.seen.values())).trials if first.seen else 0
@@ -123,8 +121,14 @@ def _attacks(report: MechanismReport) -> Table:
         interval = f"{seen.value:.2%} ({seen.low:.2%} to {seen.high:.2%})"
         table.add_row(one.name, one.prior, *cells, interval)
     for prior, ceiling in report.attacks.ceilings.items():
-        table.add_row("ceiling at this epsilon", prior, f"{rounded_up(100 * ceiling)}%", style="dim")
+        table.add_row("ceiling at this epsilon", prior, _ceiling(ceiling), style="dim")
     return table
+
+
+def _ceiling(share: float) -> str:
+    from privkt.privacy.guarantee import rounded_up
+
+    return f"{rounded_up(100 * share)}%" if share < 1 else "none"
 
 
 def _counted(share: Any) -> str:

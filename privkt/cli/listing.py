@@ -38,6 +38,7 @@ def plugins(kind: str | None, as_json: bool) -> None:
                         "full_name": p.full_name,
                         "summary": p.spec.summary,
                         "guarantee": getattr(p.spec, "guarantee", None),
+                        "unit": getattr(p.spec, "unit", None),
                     }
                     for p in provided
                 ],
@@ -45,9 +46,10 @@ def plugins(kind: str | None, as_json: bool) -> None:
             }
         )
         return
-    table = Table("kind", "name", "what it is", "guarantee", "from", box=None, pad_edge=False)
-    for p in provided:
-        table.add_row(str(p.kind), p.shown_name, p.spec.summary, getattr(p.spec, "guarantee", ""), str(p.plugin))
+    table = Table("kind", "name", "what it is", "guarantee", "of a", "from", box=None, pad_edge=False)
+    for p in sorted(provided, key=lambda p: str(p.kind)):
+        promised = (getattr(p.spec, "guarantee", ""), getattr(p.spec, "unit", ""))
+        table.add_row(str(p.kind), p.shown_name, p.spec.summary, *promised, str(p.plugin))
     out.print(table)
     for plugin in manager.plugins():
         if plugin.status is not Status.OK:

@@ -74,6 +74,9 @@ class _BarTask:
             self._bars.console.print(f"{state.description}: {state.completed:g} {state.fields['unit']}, {gone:.0f} s")
 
 
+_TELLING = 0.05  # of a task, before its pace says anything
+
+
 class BarProgress:
     """contracts.Progress on a terminal: a bar a task, with time gone and time left."""
 
@@ -102,8 +105,10 @@ class _LineTask:
             gone = now - self._start
             text = f"  {self._title}: {self._done:g}"
             if self._total:
-                left = gone * (self._total - self._done) / max(self._done, 1e-9)
-                text += f"/{self._total:g} {self._unit}, {gone:.0f} s gone, about {max(left, 0):.0f} s left"
+                text += f"/{self._total:g} {self._unit}, {gone:.0f} s gone"
+                if self._done >= _TELLING * self._total:  # the first moments read, load and compile
+                    left = gone * (self._total - self._done) / self._done
+                    text += f", about {max(left, 0):.0f} s left"
             err.print(text + (f" ({note})" if note else ""))
 
 

@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from privkt.cli.output import out
-from privkt.evaluation.report.render import canaries, left, main_arm, metrics_of, protection, summaries
+from privkt.evaluation.report.render import canaries, learnt_from, left, main_arm, metrics_of, protection, summaries
 
 
 def print_report(report: Mapping[str, Any]) -> None:
@@ -39,18 +39,21 @@ def _scores(client: Mapping[str, Any]) -> None:
         out.print("no evaluation data: nothing was scored" if client["seeds"] else "nothing was scored yet")
         return
     metrics = metrics_of(scores)
+    amounts = [learnt_from(client, arm) for arm in scores]
     table = Table(
         "what was compared",
         *(m.replace("_", " ") for m in metrics),
+        *(["learnt from"] if any(amounts) else []),
         "what another party saw is protected by",
         box=None,
         pad_edge=False,
     )
-    for arm, values in scores.items():
+    for (arm, values), amount in zip(scores.items(), amounts, strict=True):
         said = protection(client, arm)
         style = "bold" if arm == main else ("dim" if said == "none" else "")
         cells = (str(values[m]) if m in values else "" for m in metrics)
-        table.add_row(escape(arm), *cells, escape(said), style=style)
+        more = [escape(amount)] if any(amounts) else []
+        table.add_row(escape(arm), *cells, *more, escape(said), style=style)
     out.print(table)
 
 

@@ -34,7 +34,7 @@ def build_report(path: Path | str) -> dict[str, Any]:
     Edge cases: an unfinished run has the outcomes that exist; `server` holds for each seed what its steps stored
         as JSON under "report", such as counts of answers that could not be read; of a method's notes, `main` names its
         own arm, and `arms[name].protection` what protects the texts that were seen for it ("release": the first
-        training's epsilon).
+        training's epsilon) and `arms[name].learnt_from` how much its model learnt from, in words.
     Raises: RefusedInput, when there is no run at `path` or its ledgers are missing or tampered with.
     """
     run = RunDirectory.open(path)

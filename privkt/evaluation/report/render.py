@@ -91,6 +91,11 @@ def protection(client: Mapping[str, Any], arm: str) -> str:
     return f"ε = {number(client['trainings'][0]['epsilon'])}" if client["trainings"] else ""
 
 
+def learnt_from(client: Mapping[str, Any], arm: str) -> str:
+    """How much an arm's model learnt from, for the first seed; empty when the method does not say."""
+    return str(first_notes(client).get("arms", {}).get(arm, {}).get("learnt_from", ""))
+
+
 def number(epsilon: float | str) -> str:
     """An epsilon as people read it, rounded up."""
     return "∞" if epsilon == "inf" else rounded_up(float(epsilon))
@@ -117,10 +122,12 @@ def _client(client: Mapping[str, Any]) -> dict[str, Any]:
                 "main": arm == main,
                 "open": arm in open_arms,
                 "values": [str(scores[arm][m]) if m in scores[arm] else "" for m in metrics],
+                "learnt_from": learnt_from(client, arm),
                 "protection": protection(client, arm),
             }
             for arm in scores
         ],
+        "any_learnt_from": any(learnt_from(client, arm) for arm in scores),
         "trainings": [_training(t) for t in client["trainings"]],
         "ledger": {
             **ledger,
