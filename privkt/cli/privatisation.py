@@ -74,6 +74,8 @@ def privatize(
             )
             for line in _lines(facts):
                 out.print(line, markup=False)
+        for line in facts["warnings"]:
+            err.print(f"[yellow]warning:[/yellow] {line}")
         if plan:
             _print_plan(facts, *texts.left(cost), as_json)
             return
@@ -202,7 +204,9 @@ def _words(path: Path) -> tuple[str, ...]:
 def _facts(privatiser: TextPrivatiser, asked: Asked, delta: float, cost: Any) -> dict[str, Any]:
     from privkt.privacy import accounting, zcdp_event
     from privkt.privacy.ceiling import utility_ceiling
+    from privkt.privacy.guarantee import weakness
 
+    weak = weakness(cost.guarantee.epsilon, "text")
     about: dict[str, Any] = {
         "mechanism": privatiser.mechanisms[0].name,
         "vocabulary": {"tokens": privatiser.vocabulary.size, "identity": privatiser.vocabulary.identity},
@@ -210,6 +214,7 @@ def _facts(privatiser: TextPrivatiser, asked: Asked, delta: float, cost: Any) ->
         "padded": privatiser.padded,
         "asked": {"epsilon": asked.epsilon, "level": asked.level},
         "charged": {"statement": str(cost.guarantee), "guarantee": cost.guarantee.to_json()},
+        "warnings": [] if weak is None else [weak],
     }
     if not cost.guarantee.is_private:  # whatever the law of a drawn token is, it bounds nothing then
         return {**about, "token": None, "document": None, "ceiling": {}}

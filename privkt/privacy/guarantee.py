@@ -12,6 +12,7 @@ from typing import Any
 
 from privkt.privacy.errors import InvalidGuarantee
 
+_WEAK = 20.0
 _NUMBERS = ("epsilon", "delta", "rho", "metric_scale", "replace_one_epsilon")
 
 
@@ -82,6 +83,20 @@ def _rounded(value: float, digits: int, direction: str) -> str:
         return "inf"
     near = Context(prec=digits, rounding=direction).create_decimal(Decimal(repr(float(value)))).normalize()
     return f"{near:f}" if -4 <= near.adjusted() < 16 else f"{near:e}"
+
+
+def weakness(epsilon: float, what: str) -> str | None:
+    """What to warn of where epsilon for a whole `what` (a row, a text) is so large that it protects against little.
+
+    Edge cases: None for an epsilon up to 20, and for an infinite one, of which other words are said.
+    """
+    if not _WEAK < epsilon < math.inf:
+        return None
+    said = rounded_up(epsilon)
+    return (
+        f"epsilon = {said} for a whole {what} protects against little: e^{said} bounds how much more likely one {what} "
+        "may make what crosses than another"
+    )
 
 
 @dataclass(frozen=True)

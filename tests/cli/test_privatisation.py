@@ -85,6 +85,23 @@ def test_a_plan_spends_and_writes_nothing(notes, cli):
     assert cli("budget").out.startswith("no data set has a ledger yet")
 
 
+def test_a_large_epsilon_of_a_text_is_warned_of_before_it_is_charged(notes, cli, monkeypatch):
+    from privkt.runtime.privatisation import PrivateTexts
+
+    small, large = ("--k-max", 4), ("--k-max", 24)
+    warning = r"warning: epsilon = \S+ for a whole text protects against little: e\^\S+ bounds how much more likely one"
+    assert not re.search(warning, cli("privatize", *notes, "--epsilon", 2, *small, "--plan").err)
+    assert re.search(warning, cli("privatize", *notes, "--epsilon", 2, *large, "--plan").err)
+    (said,) = cli("privatize", *notes, "--epsilon", 2, *large, "--plan", "--json").json["warnings"]
+    assert said.startswith("epsilon = 24 for a whole text protects")
+
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(PrivateTexts, "privatise", stop)
+    assert re.search(warning, cli("privatize", *notes, "--epsilon", 2, *large, "--output", "noisy.jsonl").err)
+
+
 def test_a_document_s_budget_is_kept(notes, cli):
     found = cli(
         "privatize", *notes, "--epsilon", 3, "--level", "document", "--k-max", 4, "--output", "noisy.jsonl", "--json"
