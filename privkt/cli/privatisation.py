@@ -202,6 +202,7 @@ def _words(path: Path) -> tuple[str, ...]:
 
 
 def _facts(privatiser: TextPrivatiser, asked: Asked, delta: float, cost: Any) -> dict[str, Any]:
+    from privkt.evaluation.law import unchanged
     from privkt.privacy import accounting, zcdp_event
     from privkt.privacy.ceiling import utility_ceiling
     from privkt.privacy.guarantee import weakness
@@ -217,12 +218,13 @@ def _facts(privatiser: TextPrivatiser, asked: Asked, delta: float, cost: Any) ->
         "warnings": [] if weak is None else [weak],
     }
     if not cost.guarantee.is_private:  # whatever the law of a drawn token is, it bounds nothing then
-        return {**about, "token": None, "document": None, "ceiling": {}}
+        return {**about, "token": None, "document": None, "unchanged": None, "ceiling": {}}
     certificates = privatiser.certificates
     worst = max(certificates, key=lambda c: c.epsilon)
     pure, rho = sum(c.epsilon for c in certificates), sum(c.rho for c in certificates)
     exact = [c.epsilon_exact for c in certificates]
     ceilings = {m: utility_ceiling(worst.epsilon, m) for m in (privatiser.vocabulary.size, 1000, 100)}
+    kept = unchanged(privatiser.mechanisms)
     return {
         **about,
         "token": {
@@ -236,6 +238,7 @@ def _facts(privatiser: TextPrivatiser, asked: Asked, delta: float, cost: Any) ->
             "zcdp_epsilon": accounting.epsilon(zcdp_event(rho), delta) if math.isfinite(rho) else math.inf,
             "delta": delta,
         },
+        "unchanged": None if kept is None else {"share": kept.share, "tokens_read": kept.read},
         "ceiling": {str(m): value for m, value in ceilings.items()},
     }
 
@@ -258,10 +261,19 @@ def _lines(facts: dict[str, Any]) -> list[str]:
         f"{rounded_up(document['delta'], 3)} by rho = {rounded_up(document['rho'])}",
         f"  charged: {facts['charged']['statement']}",
     ]
+    if (kept := facts["unchanged"]) is not None:
+        read = "all" if kept["tokens_read"] == size else f"{kept['tokens_read']} random"
+        lines.append(
+            f"  this mechanism draws the very token again with a chance of {kept['share']:.3g}: the mean over {read} "
+            "tokens of the vocabulary, each counted alike"
+        )
     ceilings = ", ".join(
         f"{rounded_up(value, 3)} ({'the very token' if m == str(size) else f'one of {m} groups of tokens'})"
         for m, value in facts["ceiling"].items()
         if int(m) <= size
     )
-    lines.append(f"  the least lucky token's meaning survives at most so often, whatever the mechanism: {ceilings}")
+    lines.append(
+        "  upper bounds, no forecast: the least lucky token's meaning survives at most so often, whatever the "
+        f"mechanism: {ceilings}"
+    )
     return lines

@@ -6,6 +6,7 @@ import re
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from privkt.plugins import MechanismSpec, get_manager, hookimpl
@@ -125,7 +126,7 @@ def test_kept_words_leave_only_by_force(notes, cli):
     assert "words are kept verbatim" in planned.out
     assert not re.search("pure|costs|survives", planned.out)
     found = cli("privatize", *arguments, "--plan", "--json").json
-    assert (found["token"], found["document"], found["ceiling"]) == (None, None, {})
+    assert (found["token"], found["document"], found["unchanged"], found["ceiling"]) == (None, None, None, {})
     refused = cli("privatize", *arguments)
     assert refused.code == 2
     assert "leaves only by force" in refused.err
@@ -133,6 +134,17 @@ def test_kept_words_leave_only_by_force(notes, cli):
     forced = cli("privatize", *arguments, "--force")
     assert forced.code == 0, forced.err
     assert Ledger.open("notes").spent().infinite
+
+
+def test_the_plan_says_what_this_mechanism_does_beside_what_none_surpasses(notes, cli):
+    size = len(vocabulary().vectors)
+    laws = [Toy(vocabulary().vectors, epsilon).probabilities(np.arange(size)) for epsilon in (2.0, 1.0)]
+    one, other = (float(np.diag(law).mean()) for law in laws)
+    said = cli("privatize", *notes, "--epsilon", 2, "--plan").out
+    assert f"this mechanism draws the very token again with a chance of {one:.3g}: the mean over all tokens" in said
+    assert "upper bounds, no forecast: the least lucky token's meaning survives at most so often" in said
+    found = cli("privatize", *notes, "--epsilon", "2x3,1", "--k-max", 4, "--plan", "--json").json["unchanged"]
+    assert found == {"share": pytest.approx((3 * one + other) / 4), "tokens_read": size}
 
 
 def test_the_leak_report_stays_in_the_private_folder(notes, cli):
