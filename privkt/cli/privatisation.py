@@ -107,7 +107,8 @@ def _print_plan(facts: dict[str, Any], left: Left, refusal: RefusedInput | None,
         here = {"epsilon": left.epsilon, "delta": left.delta, "refused": None if refusal is None else str(refusal)}
         print_json({**facts, "left": here})
         return
-    out.print(f"left in the ledger before this: {left}")
+    fits = ", which is enough" if refusal is None and facts["document"] is not None else ""
+    out.print(f"left in the ledger before this: {left}{fits}")
     out.print("nothing was spent")
     if refusal is not None:
         raise refusal

@@ -78,10 +78,23 @@ def rounded_down(value: float, digits: int = 4) -> str:
     return _rounded(value, digits, ROUND_FLOOR)
 
 
+def rounded_at(value: float, place: int, *, up: bool) -> str:
+    """A number >= 0 to a decimal place (-2: hundredths), rounded up, or down; "inf" stays "inf"."""
+    if math.isinf(value):
+        return "inf"
+    direction = ROUND_CEILING if up else ROUND_FLOOR
+    unit = Decimal((0, (1,), place))
+    return _plain(Decimal(repr(float(value))).quantize(unit, direction, Context(prec=700)))
+
+
 def _rounded(value: float, digits: int, direction: str) -> str:
     if math.isinf(value):
         return "inf"
-    near = Context(prec=digits, rounding=direction).create_decimal(Decimal(repr(float(value)))).normalize()
+    return _plain(Context(prec=digits, rounding=direction).create_decimal(Decimal(repr(float(value)))))
+
+
+def _plain(near: Decimal) -> str:
+    near = near.normalize()
     return f"{near:f}" if -4 <= near.adjusted() < 16 else f"{near:e}"
 
 

@@ -25,7 +25,7 @@ from privkt.privacy import (
     default_delta,
 )
 from privkt.privacy.guarantee import rounded_up
-from privkt.privacy.ledger import Left, check_new_name
+from privkt.privacy.ledger import Cap, Left, Places, check_new_name
 from privkt.privacy.state import fingerprint
 from privkt.runtime import wire
 from privkt.runtime.cards import Crossing, card
@@ -105,7 +105,7 @@ class PrivateTexts:
         """What the data set has left before this spend, and why it would be refused, or None; writes nothing."""
         if self._ledger is None:
             cap = self._cap(cost.guarantee)
-            return Left(*cap), self._over(cost.guarantee, cap)
+            return Left(*cap, Places.of(Cap(*cap))), self._over(cost.guarantee, cap)
         if not cost.guarantee.is_private:
             return self._ledger.left(), None
         return self._ledger.left(), self._ledger.would_refuse(cost.event, cost.guarantee)
@@ -177,12 +177,12 @@ class PrivateTexts:
         return self._ledger
 
     def _cap(self, guarantee: Guarantee) -> tuple[float, float]:
-        """(epsilon, delta) of a ledger that is yet to be made: as asked, else what this costs."""
+        """(epsilon, delta) of a ledger that is yet to be made: as asked, else what this costs, as it is printed."""
         epsilon = max(guarantee.epsilon, 1e-12) if guarantee.is_private else 1e-12
         account = self.account
         return (
-            epsilon if account.cap_epsilon is None else account.cap_epsilon,
-            self.delta if account.cap_delta is None else account.cap_delta,
+            float(rounded_up(epsilon)) if account.cap_epsilon is None else account.cap_epsilon,
+            float(rounded_up(self.delta, 3)) if account.cap_delta is None else account.cap_delta,
         )
 
     def _over(self, guarantee: Guarantee, cap: tuple[float, float]) -> BudgetExceeded | None:

@@ -12,7 +12,7 @@ import pytest
 from privkt.plugins import MechanismSpec, get_manager, hookimpl
 from privkt.privacy import Ledger
 from privkt.privacy.ceiling import utility_ceiling
-from privkt.privacy.guarantee import rounded_down, rounded_up
+from privkt.privacy.guarantee import rounded_up
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "synthesis"))  # the toy mechanism lives beside its own tests
 from toy_tokens import WORDS, Toy, vocabulary
@@ -227,17 +227,17 @@ def test_ctrl_c_says_how_to_go_on(notes, cli, monkeypatch):
 
 def test_a_plan_says_what_is_left_and_what_would_be_refused(notes, cli):
     said = cli("privatize", *notes, "--epsilon", 2, "--k-max", 4, "--cap-epsilon", 20, "--plan")
-    assert "left in the ledger before this: epsilon 20, delta 1e-5" in said.out
+    assert "left in the ledger before this: epsilon 20, delta 1e-5, which is enough\n" in said.out
     done = cli("privatize", *notes, "--epsilon", 2, "--k-max", 4, "--cap-epsilon", 7, "--output", "noisy.jsonl")
     assert done.code == 0, done.err
-    left = Ledger.open("notes").left().epsilon
+    left = Ledger.open("notes").left()
     said = cli("privatize", *notes, "--epsilon", 2, "--k-max", 4, "--plan")
     assert said.code == 2
-    assert f"left in the ledger before this: epsilon {rounded_down(left)}" in said.out
+    assert f"left in the ledger before this: {left}\n" in said.out
     assert "all charges together must" in said.err
     found = cli("privatize", *notes, "--epsilon", 2, "--k-max", 4, "--plan", "--json")
     assert found.code == 0
-    assert found.json["left"]["epsilon"] == left
+    assert found.json["left"]["epsilon"] == left.epsilon
     assert "all charges together must" in found.json["left"]["refused"]
     assert len(Ledger.open("notes").charges()) == 1
 
@@ -248,7 +248,7 @@ def test_printed_numbers_err_on_the_safe_side(notes, cli):
     arguments = [*notes, "--epsilon", 2, "--k-max", 4]
     cap = ("--cap-epsilon", 20.00199, "--cap-delta", 0.0012349, "--delta", 0.00123401)
     said = cli("privatize", *arguments, *cap, "--plan")
-    assert "left in the ledger before this: epsilon 20, delta 0.00123\n" in said.out
+    assert "left in the ledger before this: epsilon 20.00199, delta 0.0012349, which is enough\n" in said.out
     ceiling = utility_ceiling(Toy(vocabulary().vectors, 2.0).certificate.epsilon, len(vocabulary().vectors))
     assert f"{ceiling:.3g}" != rounded_up(ceiling, 3)
     assert f"whatever the mechanism: {rounded_up(ceiling, 3)} (the very token)" in said.out
@@ -256,7 +256,20 @@ def test_printed_numbers_err_on_the_safe_side(notes, cli):
     assert cli("privatize", *arguments, *cap).code == 0
     spent = Ledger.open("notes").spent()
     assert spent.delta == 0.00123401
-    assert f"epsilon {rounded_up(spent.epsilon)}, delta 0.00124" in cli("budget").out
+    assert "epsilon {}, delta 0.0012341".format(*spent.said) in cli("budget").out
+    assert float(spent.said[0]) >= spent.epsilon
+
+
+def test_a_cap_that_is_what_a_spend_costs_is_printed_as_it_and_nothing_is_left(notes, cli):
+    """Charged, spent, left and cap in the same digits, whatever the spend costs."""
+    arguments = [*notes, "--epsilon", 1.2345678, "--k-max", 3]
+    planned = cli("privatize", *arguments, "--plan").out
+    charged = re.search(r"charged: epsilon = (\S+),", planned)[1]
+    assert f"left in the ledger before this: epsilon {charged}, delta 1e-5, which is enough\n" in planned
+    assert cli("privatize", *arguments, "--output", "noisy.jsonl").code == 0
+    assert Ledger.open("notes").spent().epsilon < float(charged) == Ledger.open("notes").cap.epsilon
+    said = re.findall(r"epsilon (\S+), delta (\S+)", cli("budget").out)
+    assert said == [(charged, "0"), ("0", "1e-5"), (charged, "1e-5")]
 
 
 def test_another_cap_is_not_passed_over_in_silence(notes, cli):
