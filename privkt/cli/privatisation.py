@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,6 +36,15 @@ class Asked:
     expose_length: bool
 
 
+@dataclass(frozen=True)
+class _Checked:
+    """What the command's words mean: epsilon of each position, the mechanism's options, the words that stay."""
+
+    shares: Sequence[float]
+    options: Mapping[str, Any]
+    keep: tuple[str, ...]
+
+
 def privatize(
     file: Path,
     asked: Asked,
@@ -56,7 +65,10 @@ def privatize(
 
     if output is None and not plan:
         raise RefusedInput("privatize: say where the noisy texts go with --output OUT.jsonl, or ask for --plan alone")
+    checked = _checked(asked)
     texts = PrivateTexts(file, account, text=text, id=id)
+    if output is not None and not plan:
+        texts.need_place(output)
     try:
         if not as_json:
             err.print("reading the vocabulary ...")
@@ -65,7 +77,7 @@ def privatize(
             slow = vocabulary.size > 8192 and not any(word.startswith("calibrate=") for word in asked.options)
             hint = "; enumerating its pairs may take minutes, which `--option calibrate=range` does without"
             err.print(f"making the mechanism over {vocabulary.size} tokens{hint if slow else ''} ...", markup=False)
-        privatiser = _privatiser(asked, vocabulary, texts.delta)
+        privatiser = _privatiser(asked, checked, vocabulary, texts.delta)
         cost = texts.cost(privatiser)
         facts = _facts(privatiser, asked, texts.delta, cost)
         if not as_json:
@@ -140,32 +152,38 @@ def _print_done(done: Privatised, facts: dict[str, Any], keep_ids: bool, as_json
     out.print(done.statement, markup=False)
 
 
-def _privatiser(asked: Asked, vocabulary: Vocabulary, delta: float) -> TextPrivatiser:
+def _checked(asked: Asked) -> _Checked:
+    """All that can be refused before a text or a vocabulary is read."""
+    from privkt.plugins import get_manager
     from privkt.privacy import RefusedInput
+    from privkt.synthesis.token_claims import need_draws_tokens
+
+    shares, options = _epsilons(asked.epsilon, asked.k_max), options_of("privatize", asked.options)
+    if asked.level not in ("token", "document"):
+        raise RefusedInput(f"privatize: --level must be token or document, got {asked.level!r}; name one of them")
+    if asked.level == "document" and len(set(shares)) > 1:
+        raise RefusedInput("privatize: --level document takes one epsilon, got one for each position; give one")
+    need_draws_tokens("privatize", asked.mechanism)
+    get_manager().check("mechanism", asked.mechanism, None, shares[0], **options)
+    return _Checked(shares, options, _words(asked.keep_words) if asked.keep_words is not None else ())
+
+
+def _privatiser(asked: Asked, checked: _Checked, vocabulary: Vocabulary, delta: float) -> TextPrivatiser:
     from privkt.synthesis.privatiser import TextPrivatiser
     from privkt.synthesis.token_budget import by_position, for_document
+    from privkt.synthesis.token_claims import make_token_mechanism
 
-    make = _maker(asked, vocabulary)
-    shares = _epsilons(asked.epsilon, asked.k_max)
+    def make(epsilon: float) -> TokenMechanism:
+        return make_token_mechanism("privatize", asked.mechanism, vocabulary.vectors, epsilon, checked.options)
+
+    shares = checked.shares
     mechanism: TokenMechanism | Sequence[TokenMechanism]
     if asked.level == "document":
-        if len(set(shares)) > 1:
-            raise RefusedInput("privatize: --level document takes one epsilon, got one for each position; give one")
         mechanism = for_document(make, shares[0], delta, asked.k_max)
-    elif asked.level != "token":
-        raise RefusedInput(f"privatize: --level must be token or document, got {asked.level!r}; name one of them")
     else:
         mechanism = make(shares[0]) if len(set(shares)) == 1 else by_position(make, shares)
-    keep = _words(asked.keep_words) if asked.keep_words is not None else ()
-    return TextPrivatiser(vocabulary, mechanism, k_max=asked.k_max, padded=not asked.expose_length, keep=keep)
-
-
-def _maker(asked: Asked, vocabulary: Vocabulary) -> Callable[[float], TokenMechanism]:
-    from privkt.synthesis.token_claims import make_token_mechanism, need_draws_tokens
-
-    options = options_of("privatize", asked.options)
-    need_draws_tokens("privatize", asked.mechanism)
-    return lambda epsilon: make_token_mechanism("privatize", asked.mechanism, vocabulary.vectors, epsilon, options)
+    padded = not asked.expose_length
+    return TextPrivatiser(vocabulary, mechanism, k_max=asked.k_max, padded=padded, keep=checked.keep)
 
 
 def _epsilons(said: str, k_max: int) -> list[float]:

@@ -126,9 +126,9 @@ class PrivateTexts:
             `output`, no copy of the store and no other `keep_ids` gives other draws for it.
         Raises: RefusedInput, ReleaseRefused.
         """
+        self.need_place(output)
         output = Path(output).absolute()
-        store, card_file = output.with_name(f"{output.name}.private"), output.with_name(f"{output.name}.card.json")
-        self._need_place(output, store)
+        store, card_file = _store_of(output), output.with_name(f"{output.name}.card.json")
         cost = self.cost(privatiser)
         account = self.account
         if not cost.guarantee.is_private and not account.force:
@@ -153,10 +153,12 @@ class PrivateTexts:
         cut = sum(len(privatiser.vocabulary.encode(t)) > privatiser.k_max for t in self.rows.text)
         return Privatised(output, store, card_file, release, ledger.statement(), drawn, cut)
 
-    def _need_place(self, output: Path, store: Path) -> None:
+    def need_place(self, output: str | os.PathLike[str]) -> None:
+        """Raises RefusedInput, if `output` has no folder, or is a file that no store of draws lies beside."""
+        output = Path(output).absolute()
         if not output.parent.is_dir():
             raise RefusedInput(f"output: {output.parent} must be a folder, and there is none; make it")
-        if output.exists() and not store.exists():
+        if output.exists() and not _store_of(output).exists():
             raise RefusedInput(f"output: {output.name} must be new, and a file is there; name another, or remove it")
 
     def _opened(self, guarantee: Guarantee) -> Ledger:
@@ -225,6 +227,10 @@ class PrivateTexts:
         values["mechanism"] = {**values["mechanism"], "parameters": dict(release.provenance.details)}
         write_json(card_file, values, 0o644)
         write_file(output, data, 0o644)
+
+
+def _store_of(output: Path) -> Path:
+    return output.with_name(f"{output.name}.private")
 
 
 def _need_same_cap(ledger: Ledger, account: Account) -> None:

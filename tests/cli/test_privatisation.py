@@ -206,6 +206,37 @@ def test_bad_input_is_refused_before_anything_is_spent(notes, cli, change, messa
     assert not list(Path(os.environ["PRIVKT_STATE"]).rglob("*.sqlite3"))
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        ["--epsilon", "abc"],
+        ["--epsilon", "0"],
+        ["--epsilon", "-1"],
+        ["--epsilon", "nan"],
+        ["--epsilon", "inf"],
+        ["--epsilon", "1x3,2"],
+        ["--epsilon", "1x32,2x32", "--level", "document"],
+        ["--level", "word"],
+        ["--mechanism", "tony"],
+        ["--mechanism", "geometric"],
+        ["--option", "bounded"],
+        ["--option", "bound=1"],
+        ["--keep-words", "none.txt"],
+        ["--output", "there.jsonl"],
+        ["--output", "no/where.jsonl"],
+    ],
+)
+def test_what_can_be_refused_at_once_is_refused_before_the_vocabulary_is_read(notes, cli, change, monkeypatch):
+    def read(*_, **__):
+        raise AssertionError
+
+    monkeypatch.setattr("privkt.runtime.vocabularies.read_vocabulary", read)
+    Path("there.jsonl").write_text("x")
+    said = cli("privatize", *notes, "--epsilon", 2, "--output", "noisy.jsonl", *change)
+    assert said.code == 2
+    assert said.err.startswith("refused: ")
+
+
 def test_ctrl_c_says_how_to_go_on(notes, cli, monkeypatch):
     from privkt.synthesis.privatiser import TextPrivatiser
 
