@@ -15,6 +15,7 @@ from privkt.privacy.errors import (
     DataChanged,
     LedgerMismatch,
     RefusedInput,
+    ResumedOnOtherData,
     SameDataElsewhere,
     UnderstatedGuarantee,
     UnprotectedRelease,
@@ -124,7 +125,7 @@ def resumed(name: str, made: Entry, asked: dict[str, Any], resume: bool) -> Entr
     if resume and not differing:
         return made
     if resume and differing == ["fingerprint"]:
-        raise DataChanged(
+        raise ResumedOnOtherData(
             f"ledger {name}: a run resumes with the data it began with, and its fingerprint differs; "
             "restore the data, or start a new run, which is a new spend"
         )

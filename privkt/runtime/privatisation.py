@@ -24,6 +24,7 @@ from privkt.privacy import (
     Unit,
     default_delta,
 )
+from privkt.privacy.errors import ResumedOnOtherData
 from privkt.privacy.guarantee import rounded_up
 from privkt.privacy.ledger import Cap, Left, Places, check_new_name
 from privkt.privacy.state import fingerprint
@@ -144,9 +145,15 @@ class PrivateTexts:
             budget, self.size, "", "privatize texts", self._mark, ledger.data_set_id, account.data_changed
         )
         records = [Record(i, t) for i, t in zip(self.rows.ids, self.rows.text, strict=True)]
-        release = privatiser.release(
-            records, store, privacy, batch_size=batch_size, progress=progress, force=account.force
-        )
+        try:
+            release = privatiser.release(
+                records, store, privacy, batch_size=batch_size, progress=progress, force=account.force
+            )
+        except ResumedOnOtherData:
+            raise ResumedOnOtherData(
+                f"output: {store.name} holds draws of the rows that its spend began with, and the file has others now; "
+                "restore the rows, or give another --output and say --data-changed, which is a new spend"
+            ) from None
         data = _lines(release.payload, self.rows.ids if keep_ids else None)
         self._cross(release, data, output, card_file, ledger)
         drawn = tuple(privatiser.stored(records, store, privacy))

@@ -303,6 +303,21 @@ def test_a_cap_that_is_what_a_spend_costs_is_printed_as_it_and_nothing_is_left(n
     assert said == [(charged, "0"), ("0", "1e-5"), (charged, "1e-5")]
 
 
+def test_rows_that_changed_need_another_output_whatever_is_confirmed(notes, cli):
+    arguments = [*notes, "--epsilon", 2, "--k-max", 4, "--cap-epsilon", 100]
+    assert cli("privatize", *arguments, "--output", "noisy.jsonl").code == 0
+    rows = [json.dumps({"note": f"{text} again"}) + "\n" for text in TEXTS]
+    Path("notes.jsonl").write_text("".join(rows))
+    for confirmed in ((), ("--data-changed",)):
+        said = cli("privatize", *arguments, *confirmed, "--output", "noisy.jsonl")
+        assert said.code == 2
+        assert "noisy.jsonl.private holds draws of the rows that its spend began with" in said.err
+        assert "give another --output and say --data-changed" in said.err
+    said = cli("privatize", *arguments, "--data-changed", "--output", "new.jsonl")
+    assert said.code == 0, said.err
+    assert len(Ledger.open("notes").charges()) == 2
+
+
 def test_another_cap_is_not_passed_over_in_silence(notes, cli):
     arguments = [*notes, "--epsilon", 2, "--k-max", 4, "--output", "noisy.jsonl"]
     assert cli("privatize", *arguments, "--cap-epsilon", 12).code == 0
