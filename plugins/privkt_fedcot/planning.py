@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from privkt.contracts import PerturbationPlan, Plan, PublicFacts
 from privkt.privacy import Budget, RefusedInput, event_to_json
 from privkt.privacy.ceiling import utility_ceiling
-from privkt.privacy.guarantee import rounded_up
+from privkt.privacy.guarantee import rounded_up, weakness
 from privkt_fedcot.arms import Arm
 from privkt_fedcot.config import FedCoTConfig
 from privkt_fedcot.perturbing import PURPOSE, allocate, vocabulary_of
@@ -138,10 +138,6 @@ def _warnings(kept: float, epsilon: float) -> list[str]:
             "mostly noise, and rationales then help by chance; take fewer tokens a row, a larger epsilon or a smaller "
             "vocabulary"
         )
-    if 20 < epsilon < math.inf:
-        said = rounded_up(epsilon)
-        found.append(
-            f"epsilon = {said} for a whole row protects against little: e^{said} bounds how much more likely one row "
-            "may make what crosses than another"
-        )
+    if (weak := weakness(epsilon, "row")) is not None:
+        found.append(weak)
     return found

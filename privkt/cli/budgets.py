@@ -13,9 +13,10 @@ from privkt.cli.output import err, out, print_json
 def overview(as_json: bool) -> None:
     """One line a data set."""
     from privkt.privacy import Ledger, PrivacyError
-    from privkt.privacy.guarantee import rounded_up
+    from privkt.privacy.ledger import Places
     from privkt.privacy.state import state_folder
 
+    pair = "epsilon {}, delta {}"
     rows, broken = [], []
     for path in sorted((state_folder() / "ledgers").glob("*.sqlite3")):
         try:
@@ -50,13 +51,12 @@ def overview(as_json: bool) -> None:
     else:
         table = Table("data set", "spent", "left", "cap", "filter", "charges", box=None, pad_edge=False)
         for ledger, spent, left in rows:
+            cap = ledger.cap
             table.add_row(
                 ledger.name,
-                f"epsilon {rounded_up(spent.epsilon)}, delta {rounded_up(spent.delta, 3)}"
-                if not spent.infinite
-                else "infinite",
+                "infinite" if spent.infinite else pair.format(*spent.said),
                 str(left),
-                f"epsilon {ledger.cap.epsilon:g}, delta {ledger.cap.delta:.3g}",
+                pair.format(*cap.said(Places.of(cap, spent.epsilon, spent.delta))),
                 ledger.filter,
                 str(len(ledger.charges())),
             )
@@ -85,13 +85,12 @@ def entries(name: str, as_json: bool) -> None:
 def raise_cap(name: str, epsilon: float, delta: float | None, reason: str) -> None:
     """Raises a cap with its reason on record, and says what a further run may spend."""
     from privkt.privacy import Ledger
-    from privkt.privacy.guarantee import rounded_down
 
     ledger = Ledger.open(name)
     ledger.raise_cap(epsilon, ledger.cap.delta if delta is None else delta, reason)
     out.print(ledger.statement(), markup=False)
     left = ledger.left()
-    out.print(f"left: epsilon = {rounded_down(left.epsilon)}, delta = {rounded_down(left.delta, 3)}", markup=False)
+    out.print("left: epsilon = {}, delta = {}".format(*left.said), markup=False)
     if not ledger.spent().infinite and left.delta == 0:
         out.print(
             f"no delta is left, and a further training needs some: raise it too, with `privkt budget raise {name} "

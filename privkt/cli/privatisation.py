@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,6 +36,15 @@ class Asked:
     expose_length: bool
 
 
+@dataclass(frozen=True)
+class _Checked:
+    """What the command's words mean: epsilon of each position, the mechanism's options, the words that stay."""
+
+    shares: Sequence[float]
+    options: Mapping[str, Any]
+    keep: tuple[str, ...]
+
+
 def privatize(
     file: Path,
     asked: Asked,
@@ -56,7 +65,10 @@ def privatize(
 
     if output is None and not plan:
         raise RefusedInput("privatize: say where the noisy texts go with --output OUT.jsonl, or ask for --plan alone")
+    checked = _checked(asked)
     texts = PrivateTexts(file, account, text=text, id=id)
+    if output is not None and not plan:
+        texts.need_place(output)
     try:
         if not as_json:
             err.print("reading the vocabulary ...")
@@ -65,7 +77,7 @@ def privatize(
             slow = vocabulary.size > 8192 and not any(word.startswith("calibrate=") for word in asked.options)
             hint = "; enumerating its pairs may take minutes, which `--option calibrate=range` does without"
             err.print(f"making the mechanism over {vocabulary.size} tokens{hint if slow else ''} ...", markup=False)
-        privatiser = _privatiser(asked, vocabulary, texts.delta)
+        privatiser = _privatiser(asked, checked, vocabulary, texts.delta)
         cost = texts.cost(privatiser)
         facts = _facts(privatiser, asked, texts.delta, cost)
         if not as_json:
@@ -74,6 +86,8 @@ def privatize(
             )
             for line in _lines(facts):
                 out.print(line, markup=False)
+        for line in facts["warnings"]:
+            err.print(f"[yellow]warning:[/yellow] {line}")
         if plan:
             _print_plan(facts, *texts.left(cost), as_json)
             return
@@ -105,7 +119,8 @@ def _print_plan(facts: dict[str, Any], left: Left, refusal: RefusedInput | None,
         here = {"epsilon": left.epsilon, "delta": left.delta, "refused": None if refusal is None else str(refusal)}
         print_json({**facts, "left": here})
         return
-    out.print(f"left in the ledger before this: {left}")
+    fits = ", which is enough" if refusal is None and facts["document"] is not None else ""
+    out.print(f"left in the ledger before this: {left}{fits}")
     out.print("nothing was spent")
     if refusal is not None:
         raise refusal
@@ -137,32 +152,38 @@ def _print_done(done: Privatised, facts: dict[str, Any], keep_ids: bool, as_json
     out.print(done.statement, markup=False)
 
 
-def _privatiser(asked: Asked, vocabulary: Vocabulary, delta: float) -> TextPrivatiser:
+def _checked(asked: Asked) -> _Checked:
+    """All that can be refused before a text or a vocabulary is read."""
+    from privkt.plugins import get_manager
     from privkt.privacy import RefusedInput
+    from privkt.synthesis.token_claims import need_draws_tokens
+
+    shares, options = _epsilons(asked.epsilon, asked.k_max), options_of("privatize", asked.options)
+    if asked.level not in ("token", "document"):
+        raise RefusedInput(f"privatize: --level must be token or document, got {asked.level!r}; name one of them")
+    if asked.level == "document" and len(set(shares)) > 1:
+        raise RefusedInput("privatize: --level document takes one epsilon, got one for each position; give one")
+    need_draws_tokens("privatize", asked.mechanism)
+    get_manager().check("mechanism", asked.mechanism, None, shares[0], **options)
+    return _Checked(shares, options, _words(asked.keep_words) if asked.keep_words is not None else ())
+
+
+def _privatiser(asked: Asked, checked: _Checked, vocabulary: Vocabulary, delta: float) -> TextPrivatiser:
     from privkt.synthesis.privatiser import TextPrivatiser
     from privkt.synthesis.token_budget import by_position, for_document
+    from privkt.synthesis.token_claims import make_token_mechanism
 
-    make = _maker(asked, vocabulary)
-    shares = _epsilons(asked.epsilon, asked.k_max)
+    def make(epsilon: float) -> TokenMechanism:
+        return make_token_mechanism("privatize", asked.mechanism, vocabulary.vectors, epsilon, checked.options)
+
+    shares = checked.shares
     mechanism: TokenMechanism | Sequence[TokenMechanism]
     if asked.level == "document":
-        if len(set(shares)) > 1:
-            raise RefusedInput("privatize: --level document takes one epsilon, got one for each position; give one")
         mechanism = for_document(make, shares[0], delta, asked.k_max)
-    elif asked.level != "token":
-        raise RefusedInput(f"privatize: --level must be token or document, got {asked.level!r}; name one of them")
     else:
         mechanism = make(shares[0]) if len(set(shares)) == 1 else by_position(make, shares)
-    keep = _words(asked.keep_words) if asked.keep_words is not None else ()
-    return TextPrivatiser(vocabulary, mechanism, k_max=asked.k_max, padded=not asked.expose_length, keep=keep)
-
-
-def _maker(asked: Asked, vocabulary: Vocabulary) -> Callable[[float], TokenMechanism]:
-    from privkt.synthesis.token_claims import make_token_mechanism, need_draws_tokens
-
-    options = options_of("privatize", asked.options)
-    need_draws_tokens("privatize", asked.mechanism)
-    return lambda epsilon: make_token_mechanism("privatize", asked.mechanism, vocabulary.vectors, epsilon, options)
+    padded = not asked.expose_length
+    return TextPrivatiser(vocabulary, mechanism, k_max=asked.k_max, padded=padded, keep=checked.keep)
 
 
 def _epsilons(said: str, k_max: int) -> list[float]:
@@ -200,9 +221,12 @@ def _words(path: Path) -> tuple[str, ...]:
 
 
 def _facts(privatiser: TextPrivatiser, asked: Asked, delta: float, cost: Any) -> dict[str, Any]:
+    from privkt.evaluation.law import unchanged
     from privkt.privacy import accounting, zcdp_event
     from privkt.privacy.ceiling import utility_ceiling
+    from privkt.privacy.guarantee import weakness
 
+    weak = weakness(cost.guarantee.epsilon, "text")
     about: dict[str, Any] = {
         "mechanism": privatiser.mechanisms[0].name,
         "vocabulary": {"tokens": privatiser.vocabulary.size, "identity": privatiser.vocabulary.identity},
@@ -210,14 +234,16 @@ def _facts(privatiser: TextPrivatiser, asked: Asked, delta: float, cost: Any) ->
         "padded": privatiser.padded,
         "asked": {"epsilon": asked.epsilon, "level": asked.level},
         "charged": {"statement": str(cost.guarantee), "guarantee": cost.guarantee.to_json()},
+        "warnings": [] if weak is None else [weak],
     }
     if not cost.guarantee.is_private:  # whatever the law of a drawn token is, it bounds nothing then
-        return {**about, "token": None, "document": None, "ceiling": {}}
+        return {**about, "token": None, "document": None, "unchanged": None, "ceiling": {}}
     certificates = privatiser.certificates
     worst = max(certificates, key=lambda c: c.epsilon)
     pure, rho = sum(c.epsilon for c in certificates), sum(c.rho for c in certificates)
     exact = [c.epsilon_exact for c in certificates]
     ceilings = {m: utility_ceiling(worst.epsilon, m) for m in (privatiser.vocabulary.size, 1000, 100)}
+    kept = unchanged(privatiser.mechanisms)
     return {
         **about,
         "token": {
@@ -231,6 +257,7 @@ def _facts(privatiser: TextPrivatiser, asked: Asked, delta: float, cost: Any) ->
             "zcdp_epsilon": accounting.epsilon(zcdp_event(rho), delta) if math.isfinite(rho) else math.inf,
             "delta": delta,
         },
+        "unchanged": None if kept is None else {"share": kept.share, "tokens_read": kept.read},
         "ceiling": {str(m): value for m, value in ceilings.items()},
     }
 
@@ -253,10 +280,19 @@ def _lines(facts: dict[str, Any]) -> list[str]:
         f"{rounded_up(document['delta'], 3)} by rho = {rounded_up(document['rho'])}",
         f"  charged: {facts['charged']['statement']}",
     ]
+    if (kept := facts["unchanged"]) is not None:
+        read = "all" if kept["tokens_read"] == size else f"{kept['tokens_read']} random"
+        lines.append(
+            f"  this mechanism draws the very token again with a chance of {kept['share']:.3g}: the mean over {read} "
+            "tokens of the vocabulary, each counted alike"
+        )
     ceilings = ", ".join(
         f"{rounded_up(value, 3)} ({'the very token' if m == str(size) else f'one of {m} groups of tokens'})"
         for m, value in facts["ceiling"].items()
         if int(m) <= size
     )
-    lines.append(f"  the least lucky token's meaning survives at most so often, whatever the mechanism: {ceilings}")
+    lines.append(
+        "  upper bounds, no forecast: the least lucky token's meaning survives at most so often, whatever the "
+        f"mechanism: {ceilings}"
+    )
     return lines

@@ -37,7 +37,12 @@ def plan(path: Path, *, as_json: bool, data_changed: bool = False, new_name_conf
         for client in setup.clients
     }
     if as_json:
-        print_json({c.name: {"plan": asdict(c.plan), "left": asdict(left[c.name])} for c in setup.clients})
+        print_json(
+            {
+                c.name: {"plan": asdict(c.plan), "left": {"epsilon": left[c.name].epsilon, "delta": left[c.name].delta}}
+                for c in setup.clients
+            }
+        )
         return
     for client in setup.clients:
         data = client.config.data

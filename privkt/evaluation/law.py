@@ -17,6 +17,7 @@ Ids = NDArray[np.int64]
 
 _CELLS = 1 << 22  # of a block of rows, 32 MiB
 _PAIRED = 256  # words whose pairs are all compared
+_READ, _LEAST_READ = 256, 16  # words whose survival is read: of all laws together, and of each
 
 
 class Reading(Protocol):
@@ -68,6 +69,35 @@ class Survival:
 
     def add(self, ids: Ids, rows: Floats) -> None:
         self.share += float(self.prior[ids] @ rows[np.arange(len(ids)), ids])
+
+
+@dataclass(frozen=True)
+class Unchanged:
+    """How often a word comes out as itself: the mean over `read` words of the vocabulary's `size`, each alike."""
+
+    share: float
+    read: int
+    size: int
+
+
+def unchanged(mechanisms: Sequence[TokenMechanism], *, seed: int = 0) -> Unchanged | None:
+    """The mean over the positions' mechanisms of a word's chance to come out unchanged; None where a law is unknown.
+
+    Public: it is read off the laws, of all words or of as many, drawn from the public `seed`, as take no longer than a
+    second or two.
+    """
+    if not all(one.has_law for one in mechanisms):
+        return None
+    size, distinct = mechanisms[0].size, list(dict.fromkeys(mechanisms))
+    number = min(size, max(_LEAST_READ, _READ // len(distinct), _CELLS // size // len(distinct)))
+    every = np.arange(size)
+    ids = every if number == size else np.sort(np.random.default_rng(seed).choice(every, number, replace=False))
+    share = 0.0
+    for one in distinct:
+        reading = Survival(np.full(size, 1 / number))
+        read_law(one, [reading], ids)
+        share += reading.share * mechanisms.count(one) / len(mechanisms)
+    return Unchanged(share, number, size)
 
 
 @dataclass(frozen=True)

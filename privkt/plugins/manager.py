@@ -97,6 +97,14 @@ class PluginManager:
         _check_arguments(provision, factory, args, kwargs)
         return factory(*args, **kwargs)
 
+    def check(self, kind: PluginKind | str, name: str, *args: Any, **kwargs: Any) -> None:
+        """What `create` says to parameters that the factory does not take, before their values are there.
+
+        Raises: UnknownPlugin, BrokenPlugin.
+        """
+        provision = self.find(kind, name)
+        _check_arguments(provision, _imported(provision), args, kwargs)
+
     def before_release(self, summary: ReleaseSummary) -> None:
         """Asks every plugin whether `summary` may cross.
 

@@ -10,7 +10,7 @@ from privkt.privacy._chain import GENESIS, Entry
 from privkt.privacy.errors import LedgerMismatch, LedgerMissing
 from privkt.privacy.filters import Cost, Filter, left_of
 from privkt.privacy.guarantee import Guarantee, Neighbouring, Unit
-from privkt.privacy.spending import Charge, ChargeStatus, Left, Spent
+from privkt.privacy.spending import Cap, Charge, ChargeStatus, Left, Places, Spent
 
 _FORMAT = 1
 
@@ -68,13 +68,20 @@ class Account:
     def spent(self) -> Spent:
         """The total by the filter."""
         epsilon, delta = self.filter.total(self.costs)
-        return Spent(epsilon, delta, any(cost.infinite for cost in self.costs), self.filter.name)
+        infinite = any(cost.infinite for cost in self.costs)
+        return Spent(epsilon, delta, infinite, self.filter.name, Places.of(self.cap, epsilon, delta))
 
     def left(self) -> Left:
         """What the cap still allows; filters other than basic state every total at the cap's own delta."""
         rule, spent = self.filter, self.spent()
         epsilon = left_of(rule.cap_epsilon, spent.epsilon)
-        return Left(epsilon, left_of(rule.cap_delta, spent.delta) if rule.name == "basic" else rule.cap_delta)
+        delta = left_of(rule.cap_delta, spent.delta) if rule.name == "basic" else rule.cap_delta
+        return Left(epsilon, delta, spent.places)
+
+    @property
+    def cap(self) -> Cap:
+        """The most that may be spent."""
+        return Cap(self.filter.cap_epsilon, self.filter.cap_delta)
 
     @property
     def fingerprint(self) -> str | None:

@@ -15,12 +15,13 @@ from privkt.privacy.errors import (
     DataChanged,
     LedgerMismatch,
     RefusedInput,
+    ResumedOnOtherData,
     SameDataElsewhere,
     UnderstatedGuarantee,
     UnprotectedRelease,
 )
-from privkt.privacy.filters import Cost
-from privkt.privacy.guarantee import Guarantee, Kind, rounded_down, rounded_up
+from privkt.privacy.filters import Cost, Filter
+from privkt.privacy.guarantee import Guarantee, Kind, rounded_up
 
 if TYPE_CHECKING:
     from dp_accounting import DpEvent
@@ -70,17 +71,29 @@ def cost_of(name: str, account: Account, event: DpEvent, guarantee: Guarantee, s
 
 def need_room(name: str, account: Account, cost: Cost) -> None:
     """All charges together stay within the cap; a forced infinite spend is beyond any cap."""
-    if cost.infinite or account.filter.holds(account.filter.total([*account.costs, cost])):
+    rule = account.filter
+    total = rule.total([*account.costs, cost])
+    if cost.infinite or rule.holds(total):
         return
     left = account.left()
+    raised = _to_raise(name, rule, total)
     raise BudgetExceeded(
-        f"ledger {name}: all charges together must stay within the cap by the {account.filter.name} filter; asked "
+        f"ledger {name}: all charges together must stay within the cap by the {rule.name} filter; asked "
         f"epsilon = {rounded_up(cost.epsilon)}, delta = {rounded_up(cost.delta, 3)}, left epsilon = "
-        f"{rounded_down(left.epsilon)}, delta = {rounded_down(left.delta, 3)}; "
-        f"ask for less, or raise the cap of both: `privkt budget raise {name} --epsilon E --delta D --reason WHY`",
+        f"{left.said[0]}, delta = {left.said[1]}; ask for less, or raise the cap of {raised}",
         left=(left.epsilon, left.delta),
         asked=(cost.epsilon, cost.delta),
     )
+
+
+def _to_raise(name: str, rule: Filter, total: tuple[float, float]) -> str:
+    """Which part of the cap a total is above, and the command that raises it."""
+    # a filter whose epsilon is infinite has too small a delta for the samplers' slack
+    short = total[0] > rule.cap_epsilon and math.isfinite(total[0]), total[1] > rule.cap_delta or math.isinf(total[0])
+    epsilon = "E" if short[0] else rounded_up(rule.cap_epsilon, 17)  # as it is, since a cap never falls
+    delta = " --delta D" if short[1] else ""
+    what = {(True, True): "both", (True, False): "epsilon"}.get(short, "delta")
+    return f"{what}: `privkt budget raise {name} --epsilon {epsilon}{delta} --reason WHY`"
 
 
 def need_data(name: str, account: Account, fingerprint: str, changed: bool, elsewhere: Sequence[str]) -> None:
@@ -112,7 +125,7 @@ def resumed(name: str, made: Entry, asked: dict[str, Any], resume: bool) -> Entr
     if resume and not differing:
         return made
     if resume and differing == ["fingerprint"]:
-        raise DataChanged(
+        raise ResumedOnOtherData(
             f"ledger {name}: a run resumes with the data it began with, and its fingerprint differs; "
             "restore the data, or start a new run, which is a new spend"
         )

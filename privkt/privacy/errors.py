@@ -64,6 +64,10 @@ class DataChanged(RefusedInput):
     """The data behind a name has another fingerprint than at its last charge."""
 
 
+class ResumedOnOtherData(DataChanged):
+    """A spend that is resumed with other data than it was charged for; no confirmation helps."""
+
+
 class SameDataElsewhere(RefusedInput):
     """A new name for data that another ledger of this state folder already accounts for."""
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from privkt.privacy.errors import InvalidGuarantee
 
+_WEAK = 20.0
 _NUMBERS = ("epsilon", "delta", "rho", "metric_scale", "replace_one_epsilon")
 
 
@@ -77,11 +78,38 @@ def rounded_down(value: float, digits: int = 4) -> str:
     return _rounded(value, digits, ROUND_FLOOR)
 
 
+def rounded_at(value: float, place: int, *, up: bool) -> str:
+    """A number >= 0 to a decimal place (-2: hundredths), rounded up, or down; "inf" stays "inf"."""
+    if math.isinf(value):
+        return "inf"
+    direction = ROUND_CEILING if up else ROUND_FLOOR
+    unit = Decimal((0, (1,), place))
+    return _plain(Decimal(repr(float(value))).quantize(unit, direction, Context(prec=700)))
+
+
 def _rounded(value: float, digits: int, direction: str) -> str:
     if math.isinf(value):
         return "inf"
-    near = Context(prec=digits, rounding=direction).create_decimal(Decimal(repr(float(value)))).normalize()
+    return _plain(Context(prec=digits, rounding=direction).create_decimal(Decimal(repr(float(value)))))
+
+
+def _plain(near: Decimal) -> str:
+    near = near.normalize()
     return f"{near:f}" if -4 <= near.adjusted() < 16 else f"{near:e}"
+
+
+def weakness(epsilon: float, what: str) -> str | None:
+    """What to warn of where epsilon for a whole `what` (a row, a text) is so large that it protects against little.
+
+    Edge cases: None for an epsilon up to 20, and for an infinite one, of which other words are said.
+    """
+    if not _WEAK < epsilon < math.inf:
+        return None
+    said = rounded_up(epsilon)
+    return (
+        f"epsilon = {said} for a whole {what} protects against little: e^{said} bounds how much more likely one {what} "
+        "may make what crosses than another"
+    )
 
 
 @dataclass(frozen=True)

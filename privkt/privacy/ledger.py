@@ -18,13 +18,13 @@ from privkt.privacy._chain import Entry, canonical
 from privkt.privacy._store import Store, Transaction
 from privkt.privacy.errors import ChargeConflict, LedgerMismatch, LedgerTampered, RefusedInput
 from privkt.privacy.filters import Filter
-from privkt.privacy.guarantee import Guarantee, Neighbouring, Unit, rounded_up
-from privkt.privacy.spending import Cap, Charge, ChargeStatus, Left, Spent
+from privkt.privacy.guarantee import Guarantee, Neighbouring, Unit
+from privkt.privacy.spending import Cap, Charge, ChargeStatus, Left, Places, Spent
 
 if TYPE_CHECKING:
     from dp_accounting import DpEvent
 
-__all__ = ["Cap", "Charge", "ChargeStatus", "Ledger", "Left", "Spent"]
+__all__ = ["Cap", "Charge", "ChargeStatus", "Ledger", "Left", "Places", "Spent"]
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -143,8 +143,7 @@ class Ledger:
     @property
     def cap(self) -> Cap:
         """The most that may be spent."""
-        rule = self._account().filter
-        return Cap(rule.cap_epsilon, rule.cap_delta)
+        return self._account().cap
 
     def fingerprint(self, rows: Iterable[bytes]) -> str:
         """HMAC of the rows under the local secret of this ledger's state folder; it never crosses."""
@@ -307,12 +306,12 @@ class Ledger:
     def statement(self) -> str:
         """One sentence for reports: what this data set has spent of its cap, and any infinite spend."""
         account = self._account()
-        rule = account.filter
-        cap = f"epsilon = {rounded_up(rule.cap_epsilon)}, delta = {rounded_up(rule.cap_delta, 3)}"
+        spent, cap = account.spent(), account.cap
+        most = "epsilon = {}, delta = {}".format(*cap.said(Places.of(cap, spent.epsilon, spent.delta)))
         charges = len(account.charges)
         counted = f"{charges} charge" if charges == 1 else f"{charges} charges"
-        about = f"{account.unit} level, {rule.neighbouring}, {counted}"
-        return f"data set {self.name}: spent {account.spent()}, of a cap of {cap} ({about})"
+        about = f"{account.unit} level, {account.filter.neighbouring}, {counted}"
+        return f"data set {self.name}: spent {spent}, of a cap of {most} ({about})"
 
     def _account(self) -> Account:
         return Account.of(self.name, self._store.read())

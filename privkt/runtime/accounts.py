@@ -20,7 +20,7 @@ from privkt.privacy import (
 )
 from privkt.privacy.filters import Cost, Filter
 from privkt.privacy.guarantee import rounded_up
-from privkt.privacy.ledger import Cap, Charge, ChargeStatus, Ledger, Left, Spent, check_new_name
+from privkt.privacy.ledger import Cap, Charge, ChargeStatus, Ledger, Left, Places, Spent, check_new_name
 from privkt.privacy.state import fingerprint
 from privkt.runtime.preflight import ClientSetup
 
@@ -200,7 +200,7 @@ def _left_of_new(setup: ClientSetup) -> Left:
             left=(cap_epsilon, cap_delta),
             asked=total,
         )
-    return Left(cap_epsilon, cap_delta)
+    return Left(cap_epsilon, cap_delta, Places.of(Cap(cap_epsilon, cap_delta)))
 
 
 def _ledger(setup: ClientSetup) -> Ledger:

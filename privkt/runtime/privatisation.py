@@ -24,8 +24,9 @@ from privkt.privacy import (
     Unit,
     default_delta,
 )
+from privkt.privacy.errors import ResumedOnOtherData
 from privkt.privacy.guarantee import rounded_up
-from privkt.privacy.ledger import Left, check_new_name
+from privkt.privacy.ledger import Cap, Left, Places, check_new_name
 from privkt.privacy.state import fingerprint
 from privkt.runtime import wire
 from privkt.runtime.cards import Crossing, card
@@ -105,7 +106,7 @@ class PrivateTexts:
         """What the data set has left before this spend, and why it would be refused, or None; writes nothing."""
         if self._ledger is None:
             cap = self._cap(cost.guarantee)
-            return Left(*cap), self._over(cost.guarantee, cap)
+            return Left(*cap, Places.of(Cap(*cap))), self._over(cost.guarantee, cap)
         if not cost.guarantee.is_private:
             return self._ledger.left(), None
         return self._ledger.left(), self._ledger.would_refuse(cost.event, cost.guarantee)
@@ -126,9 +127,9 @@ class PrivateTexts:
             `output`, no copy of the store and no other `keep_ids` gives other draws for it.
         Raises: RefusedInput, ReleaseRefused.
         """
+        self.need_place(output)
         output = Path(output).absolute()
-        store, card_file = output.with_name(f"{output.name}.private"), output.with_name(f"{output.name}.card.json")
-        self._need_place(output, store)
+        store, card_file = _store_of(output), output.with_name(f"{output.name}.card.json")
         cost = self.cost(privatiser)
         account = self.account
         if not cost.guarantee.is_private and not account.force:
@@ -144,19 +145,27 @@ class PrivateTexts:
             budget, self.size, "", "privatize texts", self._mark, ledger.data_set_id, account.data_changed
         )
         records = [Record(i, t) for i, t in zip(self.rows.ids, self.rows.text, strict=True)]
-        release = privatiser.release(
-            records, store, privacy, batch_size=batch_size, progress=progress, force=account.force
-        )
+        try:
+            release = privatiser.release(
+                records, store, privacy, batch_size=batch_size, progress=progress, force=account.force
+            )
+        except ResumedOnOtherData:
+            raise ResumedOnOtherData(
+                f"output: {store.name} holds draws of the rows that its spend began with, and the file has others now; "
+                "restore the rows, or give another --output and say --data-changed, which is a new spend"
+            ) from None
         data = _lines(release.payload, self.rows.ids if keep_ids else None)
         self._cross(release, data, output, card_file, ledger)
         drawn = tuple(privatiser.stored(records, store, privacy))
         cut = sum(len(privatiser.vocabulary.encode(t)) > privatiser.k_max for t in self.rows.text)
         return Privatised(output, store, card_file, release, ledger.statement(), drawn, cut)
 
-    def _need_place(self, output: Path, store: Path) -> None:
+    def need_place(self, output: str | os.PathLike[str]) -> None:
+        """Raises RefusedInput, if `output` has no folder, or is a file that no store of draws lies beside."""
+        output = Path(output).absolute()
         if not output.parent.is_dir():
             raise RefusedInput(f"output: {output.parent} must be a folder, and there is none; make it")
-        if output.exists() and not store.exists():
+        if output.exists() and not _store_of(output).exists():
             raise RefusedInput(f"output: {output.name} must be new, and a file is there; name another, or remove it")
 
     def _opened(self, guarantee: Guarantee) -> Ledger:
@@ -177,12 +186,12 @@ class PrivateTexts:
         return self._ledger
 
     def _cap(self, guarantee: Guarantee) -> tuple[float, float]:
-        """(epsilon, delta) of a ledger that is yet to be made: as asked, else what this costs."""
+        """(epsilon, delta) of a ledger that is yet to be made: as asked, else what this costs, as it is printed."""
         epsilon = max(guarantee.epsilon, 1e-12) if guarantee.is_private else 1e-12
         account = self.account
         return (
-            epsilon if account.cap_epsilon is None else account.cap_epsilon,
-            self.delta if account.cap_delta is None else account.cap_delta,
+            float(rounded_up(epsilon)) if account.cap_epsilon is None else account.cap_epsilon,
+            float(rounded_up(self.delta, 3)) if account.cap_delta is None else account.cap_delta,
         )
 
     def _over(self, guarantee: Guarantee, cap: tuple[float, float]) -> BudgetExceeded | None:
@@ -225,6 +234,10 @@ class PrivateTexts:
         values["mechanism"] = {**values["mechanism"], "parameters": dict(release.provenance.details)}
         write_json(card_file, values, 0o644)
         write_file(output, data, 0o644)
+
+
+def _store_of(output: Path) -> Path:
+    return output.with_name(f"{output.name}.private")
 
 
 def _need_same_cap(ledger: Ledger, account: Account) -> None:

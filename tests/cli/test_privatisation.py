@@ -6,12 +6,13 @@ import re
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from privkt.plugins import MechanismSpec, get_manager, hookimpl
 from privkt.privacy import Ledger
 from privkt.privacy.ceiling import utility_ceiling
-from privkt.privacy.guarantee import rounded_down, rounded_up
+from privkt.privacy.guarantee import rounded_up
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "synthesis"))  # the toy mechanism lives beside its own tests
 from toy_tokens import WORDS, Toy, vocabulary
@@ -85,6 +86,23 @@ def test_a_plan_spends_and_writes_nothing(notes, cli):
     assert cli("budget").out.startswith("no data set has a ledger yet")
 
 
+def test_a_large_epsilon_of_a_text_is_warned_of_before_it_is_charged(notes, cli, monkeypatch):
+    from privkt.runtime.privatisation import PrivateTexts
+
+    small, large = ("--k-max", 4), ("--k-max", 24)
+    warning = r"warning: epsilon = \S+ for a whole text protects against little: e\^\S+ bounds how much more likely one"
+    assert not re.search(warning, cli("privatize", *notes, "--epsilon", 2, *small, "--plan").err)
+    assert re.search(warning, cli("privatize", *notes, "--epsilon", 2, *large, "--plan").err)
+    (said,) = cli("privatize", *notes, "--epsilon", 2, *large, "--plan", "--json").json["warnings"]
+    assert said.startswith("epsilon = 24 for a whole text protects")
+
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(PrivateTexts, "privatise", stop)
+    assert re.search(warning, cli("privatize", *notes, "--epsilon", 2, *large, "--output", "noisy.jsonl").err)
+
+
 def test_a_document_s_budget_is_kept(notes, cli):
     found = cli(
         "privatize", *notes, "--epsilon", 3, "--level", "document", "--k-max", 4, "--output", "noisy.jsonl", "--json"
@@ -108,7 +126,7 @@ def test_kept_words_leave_only_by_force(notes, cli):
     assert "words are kept verbatim" in planned.out
     assert not re.search("pure|costs|survives", planned.out)
     found = cli("privatize", *arguments, "--plan", "--json").json
-    assert (found["token"], found["document"], found["ceiling"]) == (None, None, {})
+    assert (found["token"], found["document"], found["unchanged"], found["ceiling"]) == (None, None, None, {})
     refused = cli("privatize", *arguments)
     assert refused.code == 2
     assert "leaves only by force" in refused.err
@@ -116,6 +134,17 @@ def test_kept_words_leave_only_by_force(notes, cli):
     forced = cli("privatize", *arguments, "--force")
     assert forced.code == 0, forced.err
     assert Ledger.open("notes").spent().infinite
+
+
+def test_the_plan_says_what_this_mechanism_does_beside_what_none_surpasses(notes, cli):
+    size = len(vocabulary().vectors)
+    laws = [Toy(vocabulary().vectors, epsilon).probabilities(np.arange(size)) for epsilon in (2.0, 1.0)]
+    one, other = (float(np.diag(law).mean()) for law in laws)
+    said = cli("privatize", *notes, "--epsilon", 2, "--plan").out
+    assert f"this mechanism draws the very token again with a chance of {one:.3g}: the mean over all tokens" in said
+    assert "upper bounds, no forecast: the least lucky token's meaning survives at most so often" in said
+    found = cli("privatize", *notes, "--epsilon", "2x3,1", "--k-max", 4, "--plan", "--json").json["unchanged"]
+    assert found == {"share": pytest.approx((3 * one + other) / 4), "tokens_read": size}
 
 
 def test_the_leak_report_stays_in_the_private_folder(notes, cli):
@@ -177,6 +206,37 @@ def test_bad_input_is_refused_before_anything_is_spent(notes, cli, change, messa
     assert not list(Path(os.environ["PRIVKT_STATE"]).rglob("*.sqlite3"))
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        ["--epsilon", "abc"],
+        ["--epsilon", "0"],
+        ["--epsilon", "-1"],
+        ["--epsilon", "nan"],
+        ["--epsilon", "inf"],
+        ["--epsilon", "1x3,2"],
+        ["--epsilon", "1x32,2x32", "--level", "document"],
+        ["--level", "word"],
+        ["--mechanism", "tony"],
+        ["--mechanism", "geometric"],
+        ["--option", "bounded"],
+        ["--option", "bound=1"],
+        ["--keep-words", "none.txt"],
+        ["--output", "there.jsonl"],
+        ["--output", "no/where.jsonl"],
+    ],
+)
+def test_what_can_be_refused_at_once_is_refused_before_the_vocabulary_is_read(notes, cli, change, monkeypatch):
+    def read(*_, **__):
+        raise AssertionError
+
+    monkeypatch.setattr("privkt.runtime.vocabularies.read_vocabulary", read)
+    Path("there.jsonl").write_text("x")
+    said = cli("privatize", *notes, "--epsilon", 2, "--output", "noisy.jsonl", *change)
+    assert said.code == 2
+    assert said.err.startswith("refused: ")
+
+
 def test_ctrl_c_says_how_to_go_on(notes, cli, monkeypatch):
     from privkt.synthesis.privatiser import TextPrivatiser
 
@@ -198,17 +258,17 @@ def test_ctrl_c_says_how_to_go_on(notes, cli, monkeypatch):
 
 def test_a_plan_says_what_is_left_and_what_would_be_refused(notes, cli):
     said = cli("privatize", *notes, "--epsilon", 2, "--k-max", 4, "--cap-epsilon", 20, "--plan")
-    assert "left in the ledger before this: epsilon 20, delta 1e-5" in said.out
+    assert "left in the ledger before this: epsilon 20, delta 1e-5, which is enough\n" in said.out
     done = cli("privatize", *notes, "--epsilon", 2, "--k-max", 4, "--cap-epsilon", 7, "--output", "noisy.jsonl")
     assert done.code == 0, done.err
-    left = Ledger.open("notes").left().epsilon
+    left = Ledger.open("notes").left()
     said = cli("privatize", *notes, "--epsilon", 2, "--k-max", 4, "--plan")
     assert said.code == 2
-    assert f"left in the ledger before this: epsilon {rounded_down(left)}" in said.out
+    assert f"left in the ledger before this: {left}\n" in said.out
     assert "all charges together must" in said.err
     found = cli("privatize", *notes, "--epsilon", 2, "--k-max", 4, "--plan", "--json")
     assert found.code == 0
-    assert found.json["left"]["epsilon"] == left
+    assert found.json["left"]["epsilon"] == left.epsilon
     assert "all charges together must" in found.json["left"]["refused"]
     assert len(Ledger.open("notes").charges()) == 1
 
@@ -219,7 +279,7 @@ def test_printed_numbers_err_on_the_safe_side(notes, cli):
     arguments = [*notes, "--epsilon", 2, "--k-max", 4]
     cap = ("--cap-epsilon", 20.00199, "--cap-delta", 0.0012349, "--delta", 0.00123401)
     said = cli("privatize", *arguments, *cap, "--plan")
-    assert "left in the ledger before this: epsilon 20, delta 0.00123\n" in said.out
+    assert "left in the ledger before this: epsilon 20.00199, delta 0.0012349, which is enough\n" in said.out
     ceiling = utility_ceiling(Toy(vocabulary().vectors, 2.0).certificate.epsilon, len(vocabulary().vectors))
     assert f"{ceiling:.3g}" != rounded_up(ceiling, 3)
     assert f"whatever the mechanism: {rounded_up(ceiling, 3)} (the very token)" in said.out
@@ -227,7 +287,35 @@ def test_printed_numbers_err_on_the_safe_side(notes, cli):
     assert cli("privatize", *arguments, *cap).code == 0
     spent = Ledger.open("notes").spent()
     assert spent.delta == 0.00123401
-    assert f"epsilon {rounded_up(spent.epsilon)}, delta 0.00124" in cli("budget").out
+    assert "epsilon {}, delta 0.0012341".format(*spent.said) in cli("budget").out
+    assert float(spent.said[0]) >= spent.epsilon
+
+
+def test_a_cap_that_is_what_a_spend_costs_is_printed_as_it_and_nothing_is_left(notes, cli):
+    """Charged, spent, left and cap in the same digits, whatever the spend costs."""
+    arguments = [*notes, "--epsilon", 1.2345678, "--k-max", 3]
+    planned = cli("privatize", *arguments, "--plan").out
+    charged = re.search(r"charged: epsilon = (\S+),", planned)[1]
+    assert f"left in the ledger before this: epsilon {charged}, delta 1e-5, which is enough\n" in planned
+    assert cli("privatize", *arguments, "--output", "noisy.jsonl").code == 0
+    assert Ledger.open("notes").spent().epsilon < float(charged) == Ledger.open("notes").cap.epsilon
+    said = re.findall(r"epsilon (\S+), delta (\S+)", cli("budget").out)
+    assert said == [(charged, "0"), ("0", "1e-5"), (charged, "1e-5")]
+
+
+def test_rows_that_changed_need_another_output_whatever_is_confirmed(notes, cli):
+    arguments = [*notes, "--epsilon", 2, "--k-max", 4, "--cap-epsilon", 100]
+    assert cli("privatize", *arguments, "--output", "noisy.jsonl").code == 0
+    rows = [json.dumps({"note": f"{text} again"}) + "\n" for text in TEXTS]
+    Path("notes.jsonl").write_text("".join(rows))
+    for confirmed in ((), ("--data-changed",)):
+        said = cli("privatize", *arguments, *confirmed, "--output", "noisy.jsonl")
+        assert said.code == 2
+        assert "noisy.jsonl.private holds draws of the rows that its spend began with" in said.err
+        assert "give another --output and say --data-changed" in said.err
+    said = cli("privatize", *arguments, "--data-changed", "--output", "new.jsonl")
+    assert said.code == 0, said.err
+    assert len(Ledger.open("notes").charges()) == 2
 
 
 def test_another_cap_is_not_passed_over_in_silence(notes, cli):

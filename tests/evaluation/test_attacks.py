@@ -16,7 +16,7 @@ from privkt.evaluation import law as law_module
 from privkt.evaluation.attacks import attack_words
 from privkt.evaluation.confidence import Share, least_share, most_share
 from privkt.evaluation.inversion import Posterior, bayes_guesses, blind_share, counted_prior, nearest_guesses
-from privkt.evaluation.law import Extremes, pair_losses, read_law, true_epsilon
+from privkt.evaluation.law import Extremes, pair_losses, read_law, true_epsilon, unchanged
 from privkt.evaluation.sample_vocabulary import sample_vocabulary
 from privkt.plugins import get_manager
 from privkt.privacy import RefusedInput
@@ -226,6 +226,22 @@ def test_extremes_and_pairs_are_those_of_the_whole_law():
     own = [logs[x, x] - logs[y, x] for x in range(11) for y in range(11) if x != y]
     assert sorted(losses.own) == pytest.approx(sorted(own))
     assert losses.own_share_above(1.0) == np.mean(np.array(own) > 1.0)
+
+
+def test_how_often_a_word_comes_out_as_itself_is_the_mean_over_words_and_positions(monkeypatch):
+    one, other = Matrix(random_law(31)), Matrix(random_law(31, seed=8))
+    (a, b) = (np.diag(m.law) for m in (one, other))
+    found = unchanged([one, other, one])
+    assert (found.read, found.size) == (31, 31)
+    assert found.share == pytest.approx((2 * a.mean() + b.mean()) / 3, rel=1e-12)
+    monkeypatch.setattr(law_module, "_CELLS", 40)
+    monkeypatch.setattr(law_module, "_READ", 40)
+    some = unchanged([one, other, one])
+    assert some.read == 20
+    words = np.sort(np.random.default_rng(0).choice(31, 20, replace=False))
+    assert some.share == pytest.approx((2 * a[words].mean() + b[words].mean()) / 3, rel=1e-12)
+    monkeypatch.setattr(Matrix, "has_law", False)
+    assert unchanged([one]) is None
 
 
 def test_what_only_some_words_become_is_an_infinite_loss():

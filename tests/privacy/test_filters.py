@@ -17,6 +17,7 @@ from privkt.privacy import (
     zcdp_event,
 )
 from privkt.privacy.filters import Cost, Filter, add_up, left_of
+from privkt.privacy.ledger import Cap, Left, Places, Spent
 
 amounts = st.floats(min_value=0, max_value=1e6)
 
@@ -94,3 +95,26 @@ def test_slack_beyond_its_hundredth_closes_the_account():
 def test_replace_one_ledgers_count_the_doubled_sensitivity():
     one = Filter("zcdp", 4.0, 1e-5, Neighbouring.REPLACE_ONE).divergence(gaussian_event(2.0))
     assert one == pytest.approx(4 * Filter("zcdp", 4.0, 1e-5, Neighbouring.ZERO_OUT).divergence(gaussian_event(2.0)))
+
+
+@given(
+    cap=st.floats(1e-6, 1e6).map(lambda value: float(f"{value:.9g}")),
+    share=st.floats(0, 1),
+)
+def test_what_is_printed_as_spent_and_left_adds_up_to_the_cap(cap, share):
+    spent = min(cap, share * cap)
+    places = Places.of(Cap(cap, 0.0), spent)
+    left = left_of(cap, spent)
+    (most, _), (used, _) = Cap(cap, 0.0).said(places), Spent(spent, 0.0, False, "basic", places).said
+    (rest, _) = Left(left, 0.0, places).said
+    assert Fraction(most) == Fraction(repr(cap))
+    assert Fraction(used) >= Fraction(repr(spent))
+    assert Fraction(rest) <= Fraction(repr(left))
+    assert abs(Fraction(used) + Fraction(rest) - Fraction(most)) <= Fraction(10) ** places.epsilon
+
+
+def test_what_is_left_but_for_rounding_is_nothing():
+    places = Places.of(Cap(192.0, 1e-5), 2 * 95.9999994, 1e-5)
+    assert str(Left(192 - 2 * 95.9999994, 0.0, places)) == "epsilon 0, delta 0"
+    assert Spent(2 * 95.9999994, 1e-5, False, "basic", places).said == ("192", "1e-5")
+    assert Cap(192.0, 1e-5).said(places) == ("192", "1e-5")

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from privkt.privacy import Guarantee, InvalidGuarantee, Kind, Neighbouring, Unit, default_delta
-from privkt.privacy.guarantee import rounded_down, rounded_up
+from privkt.privacy.guarantee import rounded_down, rounded_up, weakness
 
 finite = st.floats(min_value=0, max_value=1e6, allow_nan=False)
 
@@ -127,3 +127,12 @@ def test_a_decimal_number_is_printed_as_it_was_written():
             value = float(f"{digits}e-{exponent}")
             assert Decimal(rounded_up(value, 3)) == Decimal(f"{digits}e-{exponent}")
     assert "delta = 0.001, " in str(Guarantee(Kind.APPROXIMATE, 1.0, 1e-3))
+
+
+def test_a_large_epsilon_is_called_weak():
+    assert weakness(20.0, "row") is None
+    assert weakness(math.inf, "row") is None
+    assert weakness(116.91, "row") == (
+        "epsilon = 117 for a whole row protects against little: e^117 bounds how much more likely one row may make "
+        "what crosses than another"
+    )

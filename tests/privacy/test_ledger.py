@@ -79,13 +79,27 @@ def test_the_cap_refuses_and_says_left_and_asked(tmp_path):
     spend(ledger, 7.0)
     with pytest.raises(BudgetExceeded, match="asked epsilon = 2, delta = 0, left epsilon = 1, delta = 1e-5") as error:
         spend(ledger, 2.0, run="run-2")
-    assert "`privkt budget raise reviews --epsilon E --delta D --reason WHY`" in str(error.value)
+    assert "raise the cap of epsilon: `privkt budget raise reviews --epsilon E --reason WHY`" in str(error.value)
     assert (error.value.left, error.value.asked) == ((1.0, 1e-5), (2.0, 0.0))
     assert len(ledger.charges()) == 1
     assert isinstance(ledger.would_refuse(pure_event(2.0), Guarantee(Kind.PURE, 2.0)), BudgetExceeded)
     assert ledger.would_refuse(pure_event(1.0), Guarantee(Kind.PURE, 1.0)) is None
     spend(ledger, 1.0, run="run-2")
     assert ledger.left().epsilon == 0
+
+
+@pytest.mark.parametrize(
+    ("epsilon", "delta", "said"),
+    [
+        (9.0, 1e-5, "epsilon: `privkt budget raise reviews --epsilon E --reason WHY`"),
+        (1.0, 2e-5, "delta: `privkt budget raise reviews --epsilon 8.25 --delta D --reason WHY`"),
+        (9.0, 2e-5, "both: `privkt budget raise reviews --epsilon E --delta D --reason WHY`"),
+    ],
+)
+def test_a_full_ledger_names_what_is_short_alone(tmp_path, epsilon, delta, said):
+    ledger = make(tmp_path, cap=8.25)
+    refusal = ledger.would_refuse(pure_event(epsilon), Guarantee(Kind.APPROXIMATE, epsilon, delta))
+    assert str(refusal).endswith(f"raise the cap of {said}")
 
 
 def test_the_cap_is_raised_only_by_an_entry_with_a_reason(tmp_path):

@@ -250,7 +250,7 @@ def test_changed_rows_need_their_word_and_another_file(notes, tmp_path):
     with pytest.raises(RefusedInput, match="fingerprint differs"):
         PrivateTexts(notes, Account("notes")).privatise(privatiser(), tmp_path / "new.jsonl")
     changed = Account("notes", data_changed=True)
-    with pytest.raises(RefusedInput, match="fingerprint differs"):
+    with pytest.raises(RefusedInput, match="give another --output and say --data-changed"):
         PrivateTexts(notes, changed).privatise(privatiser(), tmp_path / "noisy.jsonl")
     ledger = Ledger.open("notes")
     ledger.raise_cap(100, ledger.cap.delta * 2, "a second version")

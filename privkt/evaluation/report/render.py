@@ -11,7 +11,8 @@ import jinja2
 from privkt.evaluation.report.build import build_report
 from privkt.evaluation.report.charts import arms_chart
 from privkt.evaluation.report.summary import MetricSummary
-from privkt.privacy.guarantee import rounded_down, rounded_up
+from privkt.privacy.guarantee import rounded_up
+from privkt.privacy.ledger import Cap, Left, Places, Spent
 from privkt.runtime.files import write_file, write_json
 
 # Notes that have a place of their own on the page.
@@ -103,14 +104,38 @@ def number(epsilon: float | str) -> str:
 
 def left(ledger: Mapping[str, Any]) -> str:
     """What a ledger still allows, rounded down."""
-    epsilon = ledger["left"]["epsilon"]
-    return "∞" if epsilon == "inf" else rounded_down(float(epsilon))
+    return "∞" if ledger["left"]["epsilon"] == "inf" else _left(ledger).said[0]
+
+
+def _left(ledger: Mapping[str, Any]) -> Left:
+    return Left(float(ledger["left"]["epsilon"]), ledger["left"]["delta"], _spent(ledger).places)
+
+
+def _spent(ledger: Mapping[str, Any]) -> Spent:
+    said = ledger["spent"]
+    epsilon, delta = float(said["epsilon"]), said["delta"]
+    places = Places.of(Cap(**ledger["cap"]), epsilon, delta)
+    return Spent(epsilon, delta, said["infinite"], ledger["filter"], places)
+
+
+def _ledger(ledger: Mapping[str, Any]) -> dict[str, Any]:
+    spent = _spent(ledger)
+    assert spent.places is not None
+    epsilon, delta = ("∞" if said == "inf" else said for said in spent.said)
+    return {
+        **ledger,
+        "spent_text": f"ε = {epsilon}, δ = {delta}",
+        "spent_epsilon": epsilon,
+        "spent_delta": delta,
+        "left_text": f"ε = {left(ledger)}, δ = {_left(ledger).said[1]}",
+        "cap_text": "ε = {}, δ = {}".format(*Cap(**ledger["cap"]).said(spent.places)),
+    }
 
 
 def _client(client: Mapping[str, Any]) -> dict[str, Any]:
     scores = summaries(client)
     metrics = metrics_of(scores)
-    ledger, main = client["ledger"], main_arm(client)
+    main = main_arm(client)
     open_arms = [arm for arm in scores if protection(client, arm) == "none"]
     return {
         **client,
@@ -129,14 +154,7 @@ def _client(client: Mapping[str, Any]) -> dict[str, Any]:
         ],
         "any_learnt_from": any(learnt_from(client, arm) for arm in scores),
         "trainings": [_training(t) for t in client["trainings"]],
-        "ledger": {
-            **ledger,
-            "spent_text": _pair(ledger["spent"]),
-            "spent_epsilon": number(ledger["spent"]["epsilon"]),
-            "spent_delta": rounded_up(ledger["spent"]["delta"], 3),
-            "left_text": f"ε = {left(ledger)}, δ = {rounded_down(ledger['left']['delta'], 3)}",
-            "cap_text": _pair(ledger["cap"]),
-        },
+        "ledger": _ledger(client["ledger"]),
         "planted": canaries(client),
         "first_notes": _filled({k: v for k, v in first_notes(client).items() if k not in _PLACED}),
     }
@@ -158,10 +176,6 @@ def _training(training: Mapping[str, Any]) -> dict[str, Any]:
         "per_coordinate_text": shown(training["declared"].get("noise_per_coordinate"), ".4f"),
         "taken_text": shown(training["taken"], "d"),
     }
-
-
-def _pair(spend: Mapping[str, Any]) -> str:
-    return f"ε = {number(spend['epsilon'])}, δ = {rounded_up(spend['delta'], 3)}"
 
 
 def _filled(values: Mapping[str, Any]) -> dict[str, Any]:
