@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 import token_figures
 from pages import ROOT, Result, result, table
 
-PAGES = ("README.md", "docs/costs.md", "docs/methods/fdkt.md")
+PAGES = ("README.md", "docs/costs.md", "docs/methods/fdkt.md", "docs/methods/fedcot.md")
 _BLOCK = re.compile(r"(<!-- figures: (\S+) -->\n)(.*?)(<!-- end of figures -->)", re.S)
 
 
@@ -194,6 +194,27 @@ def fdkt() -> str:
     return table(["small model trained on", *columns], rows)
 
 
+def fedcot() -> str:
+    """Multiple choice: accuracy of every arm, FedCoT's at each epsilon, and how many rationales were learnt from."""
+    found = result("fedcot_questions")
+    lengths = found["settings"]["perturbation"]["tokens"]
+    tokens = lengths["question"] + 5 * lengths["choice"]
+    rows: dict[str, dict[str, list[str]]] = {}
+    for task, by_epsilon in found["tasks"].items():
+        for epsilon, run in by_epsilon.items():
+            notes = next(iter(run["arms"].values()))
+            for arm, scores in run["scores"].items():
+                value, used = scores["accuracy"], notes[arm].get("rationales")
+                spread = f" ± {value['deviation']:.3f}" if value["seeds"] > 1 else ", one seed"
+                name = f"FedCoT, {epsilon} a token, {float(epsilon) * tokens:g} a row" if arm == "FedCoT" else arm
+                rows.setdefault(name, {})[task] = [f"{value['mean']:.3f}{spread}", str(used["used"]) if used else "-"]
+    titles = {"commonsense_qa": "CommonsenseQA", "arc_easy": "ARC-Easy"}
+    shown = [(task, title) for task, title in titles.items() if task in found["tasks"]]
+    head = [column for _, title in shown for column in (f"{title}, accuracy", "rationales")]
+    body = [[arm, *(c for task, _ in shown for c in cells.get(task, ["-", "-"]))] for arm, cells in rows.items()]
+    return table(["small model trained on", *head], body)
+
+
 BLOCKS: dict[str, Callable[[], str]] = {
     "step-time": step_time,
     "step-memory": step_memory,
@@ -204,6 +225,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "machine": machine,
     "summary": summary,
     "fdkt": fdkt,
+    "fedcot": fedcot,
     **token_figures.BLOCKS,
 }
 

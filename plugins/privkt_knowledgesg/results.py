@@ -130,7 +130,7 @@ def score_arms(
             "not_measured": [arm.heading for arm in config.arms if arm not in arms],
             "main": Arm.KNOWLEDGESG.heading,
             "arms": {
-                arm.heading: {"protection": arm.protection, "pairs": len(from_texts(texts, arm))}
+                arm.heading: {"protection": arm.protection} | _amount(len(from_texts(texts, arm)))
                 for arm in (arms or [Arm.KNOWLEDGESG])
             },
             "overlap": overlap_report(
@@ -139,3 +139,7 @@ def score_arms(
         },
         model=adapters[Arm.KNOWLEDGESG.value],
     )
+
+
+def _amount(pairs: int) -> dict[str, Any]:
+    return {"pairs": pairs} | ({"learnt_from": f"{pairs} pairs"} if pairs else {})
