@@ -84,6 +84,34 @@ def test_a_whole_run_is_one_page(whole):
     assert [tag for tag, _ in page.tags].count("svg") == 2
 
 
+def test_how_much_an_arm_learnt_from_stands_beside_its_scores(written, capsys):
+    from privkt.cli.tables import print_report
+
+    run = written()
+    run.charge()
+    arms = {arm: {"protection": "none"} for arm in SCORES}
+    arms[next(iter(SCORES))]["learnt_from"] = "500 answers, 93 of 500 rationales"
+    run.end(scores=SCORES, arms=arms)
+    run.finish()
+    assert "learnt from" in page_of(run).words
+    assert "500 answers, 93 of 500 rationales" in page_of(run).words
+    print_report(build_report(run.path))
+    said = " ".join(capsys.readouterr().out.split())
+    assert "learnt from" in said
+    assert "rationales" in said
+
+
+def test_only_a_promise_about_empty_records_is_restated_for_replaced_ones(written):
+    run = written()
+    run.charge()
+    run.end()
+    run.finish()
+    report = build_report(run.path)
+    assert "is replaced instead of emptied" in Page(render_html(report)).words
+    report["clients"]["a"]["trainings"][0]["neighbouring"] = "local"
+    assert "is replaced instead" not in Page(render_html(report)).words
+
+
 def test_the_page_asks_nothing_of_the_network_and_runs_nothing(whole):
     source = write_report(whole.path)[0].read_text()
     page = Page(source)

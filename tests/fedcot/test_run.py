@@ -1,6 +1,7 @@
 """FedCoT through the local runtime with a small random model: the plan is what is charged, and only questions cross."""
 
 import json
+import re
 
 import pytest
 from privkt_fedcot.config import FedCoTConfig
@@ -65,6 +66,8 @@ def test_a_whole_run_of_two_clients_and_two_seeds(raw, tmp_path):
         for seed in (0, 1):
             scores = result.outcomes[client][seed].scores
             assert list(scores) == ["labels alone", "labels + own rationales, no server", "FedCoT"]
+            arms = result.outcomes[client][seed].notes["arms"]
+            assert re.fullmatch(r"12 answers, \d+ of \d+ rationales", arms["FedCoT"]["learnt_from"])
             assert all(set(score) == {"accuracy"} and 0 <= score["accuracy"] <= 1 for score in scores.values())
         (planned,) = result.plans[client].perturbations
         (charge,) = Ledger.open(f"visits-{client}").charges()
