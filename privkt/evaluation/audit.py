@@ -126,7 +126,7 @@ def audit(
     need_confidence(confidence)
     if not pairs:
         raise RefusedInput("audit: there must be a pair of inputs to tell apart, got none; name neighbours")
-    for pair in pairs:
+    for pair in pairs if mechanism.guarantee.kind is not Kind.METRIC else ():  # that kind compares any two
         if (why := mechanism.why_not_neighbours(*pair)) is not None:
             raise RefusedInput(
                 f"audit: inputs must be neighbours, which the guarantee of {mechanism.name} compares, and two are "
