@@ -205,7 +205,7 @@ def fedcot() -> str:
             notes = next(iter(run["arms"].values()))
             for arm, scores in run["scores"].items():
                 value, used = scores["accuracy"], notes[arm].get("rationales")
-                spread = f" ± {value['deviation']:.3f}" if value["seeds"] > 1 else ", one seed"
+                spread = (f" ± {value['deviation']:.3f}" if value["seeds"] > 1 else "") + f" ({value['seeds']})"
                 name = f"FedCoT, {epsilon} a token, {float(epsilon) * tokens:g} a row" if arm == "FedCoT" else arm
                 rows.setdefault(name, {})[task] = [f"{value['mean']:.3f}{spread}", str(used["used"]) if used else "-"]
     titles = {"commonsense_qa": "CommonsenseQA", "arc_easy": "ARC-Easy"}
