@@ -120,7 +120,7 @@ def _vocabulary(asked: AuditAsked) -> tuple[Vocabulary, str]:
     from privkt.runtime.vocabularies import read_vocabulary
 
     found = read_vocabulary("audit: vocabulary", model=asked.model, vectors=asked.vectors)
-    return found, asked.model if asked.vectors is None else asked.vectors.name  # type: ignore[return-value]
+    return found, str(asked.model) if asked.vectors is None else asked.vectors.name
 
 
 def _rows(asked: AuditAsked, vocabulary: Vocabulary | None) -> list[Ids]:

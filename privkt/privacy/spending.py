@@ -86,12 +86,7 @@ class Spent:
     @property
     def said(self) -> tuple[str, str]:
         """Epsilon and delta as they are printed, rounded up."""
-        if self.places is None:
-            return rounded_up(self.epsilon, _EPSILON_DIGITS), rounded_up(self.delta, _DELTA_DIGITS)
-        return (
-            rounded_at(self.epsilon, self.places.epsilon, up=True),
-            rounded_at(self.delta, self.places.delta, up=True),
-        )
+        return _said(self, up=True)
 
     def __str__(self) -> str:
         total = "epsilon = {}, delta = {} by the {} filter".format(*self.said, self.filter)
@@ -111,12 +106,15 @@ class Left:
     @property
     def said(self) -> tuple[str, str]:
         """Epsilon and delta as they are printed, rounded down."""
-        if self.places is None:
-            return rounded_down(self.epsilon, _EPSILON_DIGITS), rounded_down(self.delta, _DELTA_DIGITS)
-        return (
-            rounded_at(self.epsilon, self.places.epsilon, up=False),
-            rounded_at(self.delta, self.places.delta, up=False),
-        )
+        return _said(self, up=False)
 
     def __str__(self) -> str:
         return "epsilon {}, delta {}".format(*self.said)
+
+
+def _said(pair: Spent | Left, *, up: bool) -> tuple[str, str]:
+    """Epsilon and delta to their ledger's places, or to so many digits where there is no ledger."""
+    if pair.places is None:
+        rounded = rounded_up if up else rounded_down
+        return rounded(pair.epsilon, _EPSILON_DIGITS), rounded(pair.delta, _DELTA_DIGITS)
+    return rounded_at(pair.epsilon, pair.places.epsilon, up=up), rounded_at(pair.delta, pair.places.delta, up=up)

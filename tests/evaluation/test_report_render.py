@@ -71,6 +71,16 @@ def whole(written):
     return run
 
 
+@pytest.fixture
+def unscored(written):
+    """One client's finished run without evaluation rows."""
+    run = written()
+    run.charge()
+    run.end()
+    run.finish()
+    return run
+
+
 def test_a_whole_run_is_one_page(whole):
     page = page_of(whole)
     for fact in (
@@ -101,12 +111,8 @@ def test_how_much_an_arm_learnt_from_stands_beside_its_scores(written, capsys):
     assert "rationales" in said
 
 
-def test_only_a_promise_about_empty_records_is_restated_for_replaced_ones(written):
-    run = written()
-    run.charge()
-    run.end()
-    run.finish()
-    report = build_report(run.path)
+def test_only_a_promise_about_empty_records_is_restated_for_replaced_ones(unscored):
+    report = build_report(unscored.path)
     assert "is replaced instead of emptied" in Page(render_html(report)).words
     report["clients"]["a"]["trainings"][0]["neighbouring"] = "local"
     assert "is replaced instead" not in Page(render_html(report)).words
@@ -126,12 +132,8 @@ def test_the_page_asks_nothing_of_the_network_and_runs_nothing(whole):
     assert not re.search(r"url\((?!#)", source)
 
 
-def test_one_client_without_evaluation(written):
-    run = written()
-    run.charge()
-    run.end()
-    run.finish()
-    words = page_of(run).words
+def test_one_client_without_evaluation(unscored):
+    words = page_of(unscored).words
     assert "Nothing was scored: the config has no evaluation data." in words
     assert "Client a" not in words
     assert "All clients together" not in words
