@@ -2,11 +2,12 @@
 
 python benchmarks/post_tasks.py --data FOLDER [--target FOLDER] [--runs FOLDER] [--task sst2] [--epsilon 8] [--seeds 0]
 
-FOLDER (or PRIVKT_POST_DATA) holds a folder for each data set named in TASKS, with train.jsonl and test.jsonl, one
-{"text": ..., "label_text": ...} a line; the first rows are taken. Everything else is that of examples/post-sst2.yaml,
-but for what TASKS says. Every seed is a tuning of its own, and so a spend of its own: the ledger's cap is their sum.
-The same command goes on where an interrupted one stopped, and pieces add up in the folder of --runs. A run whose
-epsilon is `none` tunes without noise, which promises nothing.
+FOLDER (or PRIVKT_POST_DATA) holds a folder for each data set named in TASKS and CORPUS, with train.jsonl and
+test.jsonl, one {"text": ..., "label_text": ...} a line; the first rows are taken. Everything else is that of
+examples/post-sst2.yaml, but for what SIZES, COURSES and TASKS say: one processor core has to get through it. Every seed
+is a tuning of its own, and so a spend of its own: the ledger's cap is their sum. The same command goes on where an
+interrupted one stopped, and what pieces of it found adds up in one results file. A run whose epsilon is `none` tunes
+without noise, which promises nothing.
 """
 
 from __future__ import annotations
@@ -25,22 +26,34 @@ from measuring.studies import go_on, machine, merged, peaks
 from privkt.config import RunConfig, load_config, parse_config
 from privkt.evaluation.report.build import build_report
 from privkt.evaluation.report.summary import over_seeds
-from privkt.runtime.run_directory import RunDirectory
 
 HERE = Path(__file__).parent
 EXAMPLE = HERE.parent / "examples" / "post-sst2.yaml"
 SEEDS = (0, 1)
 EPSILONS = ("8", "none")
-TRAIN_ROWS, TEST_ROWS, PUBLIC_ROWS = 1000, 500, 2000
-# task: the private set, its labels, the public set (which shares no origin with it), and what differs from the example.
+TRAIN_ROWS, TEST_ROWS = 1000, 400
+# What the small model learns from, the same for every task: so many first rows of each set.
+CORPUS = {"uci_sentiment": 1000, "tweet_eval_sentiment": 1200, "financial_phrasebank": 600, "trec": 800}
+SIZES: dict[str, Any] = {
+    "task": {"max_length": 32},
+    "prompt": {"tokens": 10},
+    "distillation": {"epochs": 2, "batch_size": 8, "length": 64},
+    "transfer": {"samples": 128, "steps": 200, "batch_size": 8},
+}
+# Noise asks for large batches and few steps; without it small ones learn more from as many gradients.
+COURSES: dict[str, dict[str, Any]] = {
+    "8": {"batch_size": 500, "epochs": 6, "learning_rate": 3.0e-2, "max_grad_norm": 0.1},
+    "none": {"batch_size": 50, "epochs": 6, "learning_rate": 1.0e-2},
+}
+# task: the private set, its labels, the public sets (none shares an origin with it), and what differs from the example.
 TASKS: dict[str, dict[str, Any]] = {
-    "sst2": {"private": "sst2", "labels": ["negative", "positive"], "public": "uci_sentiment", "post": {}},
+    "sst2": {"private": "sst2", "labels": ["negative", "positive"], "public": ["uci_sentiment"], "post": {}},
     "agnews": {
         "private": "agnews",
         "labels": ["World", "Sports", "Business", "Sci/Tech"],
-        "public": "tweet_eval_sentiment",
+        "public": ["tweet_eval_sentiment", "financial_phrasebank", "trec"],
         "post": {
-            "task": {"name": "agnews", "max_length": 80},
+            "task": {"name": "agnews", "max_length": 56},
             "prompt": {"text": "Read the news and say what it is about: the world, sports, business or science."},
         },
     },
@@ -55,44 +68,55 @@ TINY = {
 }
 
 
-def prepare(source: Path, target: Path, rows: Mapping[str, int], columns: Sequence[str]) -> dict[str, Path]:
-    """The first rows of splits, with the columns that count; fewer rows than asked for are refused."""
-    target.mkdir(parents=True, exist_ok=True)
-    found = {}
-    for split, count in rows.items():
-        with (source / f"{split}.jsonl").open(encoding="utf-8") as file:
-            lines = [json.loads(line) for line in itertools.islice(file, count)]
-        if len(lines) < count:
-            sys.exit(f"{source.name}/{split}.jsonl: must have at least {count} rows, got {len(lines)}; give it whole")
-        found[split] = target / f"{source.name}-{split}-{count}.jsonl"
-        found[split].write_text("".join(json.dumps({k: row[k] for k in columns}) + "\n" for row in lines))
-    return found
+def first_rows(source: Path, split: str, count: int, columns: Sequence[str]) -> list[str]:
+    """The first rows of a split with the columns that count, as lines; fewer rows than asked for are refused."""
+    with (source / f"{split}.jsonl").open(encoding="utf-8") as file:
+        lines = [json.loads(line) for line in itertools.islice(file, count)]
+    if len(lines) < count:
+        sys.exit(f"{source.name}/{split}.jsonl: must have at least {count} rows, got {len(lines)}; give it whole")
+    return [json.dumps({k: row[k] for k in columns}) + "\n" for row in lines]
+
+
+def prepare(options: argparse.Namespace, name: str, split: str, rows: Mapping[str, int], *columns: str) -> str:
+    """A file of the first rows of one or several sets, one set after the other."""
+    place = options.runs / "data" / f"{name}-{split}-{sum(rows.values())}.jsonl"
+    place.parent.mkdir(parents=True, exist_ok=True)
+    lines = [
+        line for source, count in rows.items() for line in first_rows(options.data / source, split, count, columns)
+    ]
+    place.write_text("".join(lines), encoding="utf-8")
+    return str(place.absolute())
 
 
 def settings(options: argparse.Namespace, task: str, epsilon: str, seed: int) -> RunConfig:
     """The example's config for one task, epsilon and seed, with every arm."""
     about = TASKS[task]
     raw = load_config(EXAMPLE).model_dump(mode="json")
-    size, test, public = (48, 24, 64) if options.tiny else (TRAIN_ROWS, TEST_ROWS, PUBLIC_ROWS)
-    own = prepare(
-        options.data / about["private"], options.runs / "data", {"train": size, "test": test}, ("text", "label_text")
-    )
-    other = prepare(options.data / about["public"], options.runs / "data", {"train": public}, ("text",))
-    block = merged(merged(raw.pop("method_config"), about["post"]), TINY if options.tiny else {})
-    corpus = {"source": "json", "path": str(other["train"].absolute()), "text": "text", "public": True}
-    block["distillation"] |= {"corpus": corpus, "store": str((options.runs / "students").absolute())}
-    block["transfer"]["public"] = [corpus]
+    size, test = (48, 24) if options.tiny else (TRAIN_ROWS, TEST_ROWS)
+    corpus = {source: 16 if options.tiny else count for source, count in CORPUS.items()}
+    train = prepare(options, about["private"], "train", {about["private"]: size}, "text", "label_text")
+    held_out = prepare(options, about["private"], "test", {about["private"]: test}, "text", "label_text")
+    block = merged(merged(raw.pop("method_config"), SIZES), about["post"])
+    block["tuning"] |= COURSES[epsilon]
+    block = merged(block, TINY) if options.tiny else block
+
+    def public(name: str, sources: Sequence[str]) -> dict[str, Any]:
+        path = prepare(options, name, "train", {source: corpus[source] for source in sources}, "text")
+        return {"source": "json", "path": path, "text": "text", "public": True}
+
+    block["distillation"] |= {
+        "corpus": public("corpus", list(corpus)), "store": str((options.runs / "students").absolute()),
+    }  # fmt: skip
+    block["transfer"]["public"] = [public(f"public-{task}", about["public"])]
     block["tuning"]["private"] = epsilon != "none"
     block["baselines"] = list(ARMS)
     (client,) = raw["clients"]
-    client["data"] |= {
-        "name": f"{task}-{size}", "size": size, "path": str(own["train"].absolute()), "labels": about["labels"],
-    }  # fmt: skip
-    raw["evaluation"]["data"]["path"] = str(own["test"].absolute())
+    client["data"] |= {"name": f"{task}-{size}", "size": size, "path": train, "labels": about["labels"]}
+    raw["evaluation"]["data"]["path"] = held_out
     spends = [float(e) for e in EPSILONS if e != "none"]
     raw["budget"] = {
         "epsilon": spends[0] if epsilon == "none" else float(epsilon),
-        "delta": 1e-5 if size >= 1000 else 1e-3,
+        "delta": 1e-3 if options.tiny else 1e-5,
         "cap_epsilon": sum(spends) * len(SEEDS),
         "cap_delta": 0.9 if options.tiny else 1e-3,
     }
@@ -193,24 +217,25 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="the results file itself")
     options = parser.parse_args()
     os.environ.setdefault("PRIVKT_STATE", str((options.runs / "state").absolute()))
+    place = options.runs / "tiny.json" if options.tiny else HERE / "results" / f"post_tasks-{options.machine}.json"
+    out = options.out or place
+    known: dict[str, dict[str, dict[str, Any]]] = json.loads(out.read_text())["runs"] if out.exists() else {}
     for task, epsilon, seed in itertools.product(options.task, options.epsilon, options.seeds):
         print(f"{task}, epsilon {epsilon}, seed {seed}", flush=True)
         folder = options.runs / f"{task}-{epsilon}-{seed}"
         go_on(settings(options, task, epsilon, seed), folder, (seed,), "evaluate")
-    runs: dict[str, dict[str, list[dict[str, Any]]]] = {}
-    for task, epsilon, seed in itertools.product(TASKS, EPSILONS, SEEDS):
-        folder = options.runs / f"{task}-{epsilon}-{seed}"
-        if RunDirectory.is_run(folder) and build_report(folder)["finished"]:
-            runs.setdefault(task, {}).setdefault(epsilon, []).append(gathered(folder))
-    result = {
-        "machine": about_machine(),
-        "target": Path(options.target or "smollm2-135m-instruct").name,
-        "data": {task: {k: TASKS[task][k] for k in ("private", "public")} for task in runs},
-        "runs": runs,
-        "table": table(runs),
-    }
-    place = options.runs / "tiny.json" if options.tiny else HERE / "results" / f"post_tasks-{options.machine}.json"
-    (options.out or place).write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        known.setdefault(task, {}).setdefault(epsilon, {})[str(seed)] = gathered(folder)
+        runs = {task: {e: list(by_seed.values()) for e, by_seed in by.items()} for task, by in known.items()}
+        result = {
+            "machine": about_machine(),
+            "target": Path(options.target or "smollm2-135m-instruct").name,
+            "rows": {"train": TRAIN_ROWS, "test": TEST_ROWS},
+            "settings": {"corpus": CORPUS, **SIZES, "tuning": COURSES},
+            "data": {task: {k: TASKS[task][k] for k in ("private", "public", "post")} for task in known},
+            "runs": known,
+            "table": table(runs),
+        }
+        out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     print(show(result["table"]))
     print(show_costs(runs))
 

@@ -31,7 +31,7 @@ from privkt_post.arms import Arm
 from privkt_post.config import POSTConfig
 from privkt_post.tasks import make_task
 
-SHA256 = "sha256"
+SHA256, LARGE_SHA256 = "sha256", "large_sha256"
 _STUDENT, _PROMPT, _COUNTS = "student", "prompt", "counts"
 
 
@@ -48,19 +48,21 @@ class POST(TransferMethod):
     client_roles: ClassVar[tuple[str, ...]] = ("local_target",)
     server_roles: ClassVar[tuple[str, ...]] = ("target", "student")
     optional_roles: ClassVar[tuple[str, ...]] = ("student", "local_target")
-    crossing_columns: ClassVar[tuple[str, ...]] = (SHA256, counting.VALUE)
+    crossing_columns: ClassVar[tuple[str, ...]] = (SHA256, LARGE_SHA256, counting.VALUE)
     config: POSTConfig
 
     @server_step(once=True)
     def distil(self, site: ServerSite) -> Mapping[ClientId, Texts]:
         """Distilling the large model into a small one"""
         from privkt_post.serving import Mover, student_of
+        from privkt_post.store import digest_of
 
         card = student_of(site, self.config)
         for task in {make_task(self.config.task, facts.labels) for facts in site.clients.values()}:
             Mover(site, self.config, task, card).check()
         site.state.save_json(_STUDENT, card)
-        told = Texts((card["name"],), None, {SHA256: (card["sha256"],)})
+        large = digest_of(site.model("target").weights_folder())
+        told = Texts((card["name"],), None, {SHA256: (card["sha256"],), LARGE_SHA256: (large,)})
         return dict.fromkeys(site.clients, told)
 
     @client_step(once=True)
@@ -71,7 +73,8 @@ class POST(TransferMethod):
         from privkt_post.clients import tune_prompt
 
         self._possible_arms(site)
-        site.state.save_json(_STUDENT, {"name": student.text[0], SHA256: student.columns[SHA256][0]})
+        told = {column: student.columns[column][0] for column in (SHA256, LARGE_SHA256)}
+        site.state.save_json(_STUDENT, {"name": student.text[0], **told})
         begun = time.monotonic()
         release = tune_prompt(site, self.config, site.state.load_json(_STUDENT))
         site.state.save_json("seconds", {"tune": round(time.monotonic() - begun, 1)})

@@ -73,7 +73,9 @@ def make_plan(config: POSTConfig, facts: PublicFacts, budget: Budget) -> Plan:
         crosses.append("client to server: noisy counts, as many as settings say")
     else:
         crosses.append("client to server: an empty table, where noisy counts would stand")
-    crosses.append("server to client: the name and digest of the small model, and a soft prompt of the large one")
+    crosses.append(
+        "server to client: name and digest of the small model, digest of the large one, and a soft prompt of it"
+    )
     return Plan(
         trainings=() if training is None else (training,),
         statistics=(statistic_plan(config, budget),) if config.counts else (),

@@ -27,13 +27,17 @@ from privkt_post.matching import same_vocabulary
 from privkt_post.networks import open_net, open_role
 from privkt_post.prompts import initial_rows, rows_of, with_card
 from privkt_post.queries import PrivateQueries
-from privkt_post.store import StudentStore
+from privkt_post.store import StudentStore, digest_of
 from privkt_post.tasks import Task, make_task
 from privkt_post.tuning import Lesson, tune_plainly, tune_privately
 from privkt_post.verbalizers import class_probabilities
 
 STATEMENT = (
     "what is handed over was made from what was released and public texts alone, and has its guarantee: {guarantee}"
+)
+OTHER_LARGE = (
+    "the files of `local_target` are not those of the provider's model: what the large model answers here is answered "
+    "by this one, which the transferred prompt was not made for unless both are the same in another form"
 )
 
 
@@ -93,8 +97,10 @@ class Arms:
             "why": {arm.heading: done[arm.value]["why"] for arm in arms if "why" in done[arm.value]},
             "arms": {arm.heading: {"protection": self._protection(arm)} for arm in scored},
             "seconds": self._seconds(done, scored),
-            "student": dict(self.student),
+            "student": {k: self.student[k] for k in ("name", "sha256")},
         }
+        if self._other_large:
+            notes["large_model"] = OTHER_LARGE
         if "membership" in done:
             notes["membership"] = done["membership"]
         if self.config.inference.mechanism is not None:
@@ -103,6 +109,14 @@ class Arms:
         return Outcome(
             scores={arm.heading: done[arm.value]["scores"] for arm in scored}, notes=notes, model=self._model()
         )
+
+    @property
+    def _other_large(self) -> bool:
+        """Whether the large model in this process has other files than the provider's."""
+        local = self.site.models.get("local_target")
+        if local is None or local.remote:
+            return False
+        return digest_of(local.weights_folder()) != self.student["large_sha256"]
 
     def _model(self) -> SoftPrompt:
         """The prompt that is handed over, with a privacy card of its own."""

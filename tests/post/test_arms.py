@@ -16,6 +16,7 @@ from privkt_post.prompts import rows_of
 from privkt.config import parse_config
 from privkt.contracts import PublicFacts
 from privkt.evaluation.report.build import build_report
+from privkt.evaluation.report.render import write_report
 from privkt.plugins import get_manager
 from privkt.privacy import Budget, RefusedInput
 from privkt.runtime.local import LocalRuntime
@@ -138,6 +139,18 @@ def test_a_small_model_of_ones_own(raw, run, tmp_path, changes, kind, measured):
         assert "widths differ" in outcome.notes["why"][Arm.DIRECT.heading]
     assert rows_of(outcome.model, 32).shape == (4, 32)
     assert predict_texts(path, ["the meal was cold"])
+
+
+def test_another_large_model_at_the_client_is_told(raw, run, tmp_path):
+    settings = raw(baselines=[])
+    settings["budget"] |= {"cap_epsilon": 16, "cap_delta": 2e-3}  # for both runs
+    same, _, _ = run(settings, "same")
+    assert "large_model" not in same.notes
+    other = make_model("llama", tmp_path / "other-model", seed=9)
+    settings["models"]["local_target"] = {**settings["models"]["target"], "model": str(other)}
+    outcome, _, path = run(settings, "other")
+    assert "not those of the provider's model" in outcome.notes["large_model"]
+    assert "not those of the provider" in write_report(path)[0].read_text()
 
 
 def test_answers_that_are_written(raw, run, files, tmp_path):

@@ -43,11 +43,11 @@ def benchmark():
 
 @pytest.fixture
 def options(tmp_path):
-    for name in ("sst2", "agnews", "uci_sentiment", "tweet_eval_sentiment"):
+    for name in ("sst2", "agnews", "uci_sentiment", "tweet_eval_sentiment", "financial_phrasebank", "trec"):
         folder = tmp_path / "data" / name
         folder.mkdir(parents=True)
         for split in ("train", "test"):
-            lines = [{"text": f"{name} {split} {i}", "label": 0, "label_text": "x"} for i in range(2000)]
+            lines = [{"text": f"{name} {split} {i}", "label": 0, "label_text": "x"} for i in range(2500)]
             (folder / f"{split}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     return argparse.Namespace(data=tmp_path / "data", runs=tmp_path / "runs", tiny=False, target="t")
 
@@ -68,7 +68,10 @@ def test_every_run_is_a_sound_config_with_all_columns(benchmark, options):
             assert len(rows) == client.data.size == 1000
             public = Path(settings.transfer.public[0].path).read_text().splitlines()
             assert set(json.loads(public[0])) == {"text"}
-            assert benchmark.TASKS[task]["private"] not in public[0]
+            texts = {json.loads(line)["text"].split()[0] for line in public}
+            assert texts == set(benchmark.TASKS[task]["public"])
+            corpus = Path(settings.distillation.corpus.path).read_text().splitlines()
+            assert len(corpus) == sum(benchmark.CORPUS.values())
 
 
 def test_the_table_has_arms_as_columns(benchmark):
