@@ -3,11 +3,11 @@
 python benchmarks/knowledgesg_domains.py --data FOLDER [--domain medicine] [--professional FOLDER] [--base FOLDER]
 
 FOLDER holds healthcaremagic/ and financial_phrasebank/, each with train.jsonl and test.jsonl: {"input": ...,
-"output": ...} and {"text": ..., "label_text": ...}. Seeds and everything else are those of the examples
-knowledgesg-medical.yaml and knowledgesg-finance.yaml. The professional model is a stand-in: a general one,
-larger than the base. The same command goes on where an interrupted one stopped, and what pieces of it found adds up in
-one results file. `--names` trains on a copy with planted names, once without privacy and once with, and counts how many
-come back.
+"output": ...} and {"text": ..., "label_text": ...}; the first rows are taken. Seeds and everything else are those of
+the examples knowledgesg-medical.yaml and knowledgesg-finance.yaml, but for what SIZES says: one processor core has to
+get through it. The professional model is a stand-in: a general one, larger than the base. The same command goes on
+where an interrupted one stopped, and what pieces of it found adds up in one results file. `--names` trains on a copy
+with planted names, once without privacy and once with, and counts how many come back.
 """
 
 from __future__ import annotations
@@ -33,9 +33,32 @@ from privkt.privacy import Budget
 from privkt.runtime.run_directory import RunDirectory
 
 HERE = Path(__file__).parent
-SEEDS = (0, 1, 2)
+SEEDS = (0, 1)
 FOLDERS = {"medicine": "healthcaremagic", "finance": "financial_phrasebank"}
 EXAMPLES = {"medicine": "knowledgesg-medical", "finance": "knowledgesg-finance"}
+_LORA = {"rank": 8, "alpha": 16, "layers": 10}
+# domain: how many private and held-out rows, and what differs from the example.
+SIZES: dict[str, dict[str, Any]] = {
+    "medicine": {
+        "rows": {"train": 800, "test": 60},
+        "block": {
+            "tuning": {"batch_size": 400, "epochs": 4, "max_length": 160, "lora": _LORA},
+            "writing": {"max_tokens": 64},
+            "filters": {"domain": None},
+            "professional": {"max_tokens": 64},
+            "student": {"epochs": 2, "max_length": 160, "lora": _LORA},
+            "scoring": {"max_tokens": 64},
+        },
+    },
+    "finance": {
+        "rows": {"train": 1500, "test": 300},
+        "block": {
+            "tuning": {"batch_size": 500, "epochs": 4, "max_length": 72, "lora": _LORA},
+            "filters": {"domain": None},
+            "student": {"max_length": 72, "lora": _LORA},
+        },
+    },
+}
 TINY_ROWS = 24
 TINY = {
     "tuning": {"batch_size": 12, "epochs": 1, "max_length": 96},
@@ -53,28 +76,33 @@ _NAMES = (
 NAMES = tuple(_NAMES.split())
 
 
-def prepare(options: argparse.Namespace, domain: str, target: Path) -> dict[str, Path]:
-    """The files of one domain: whole, or their first rows."""
+def prepare(options: argparse.Namespace, domain: str) -> dict[str, Path]:
+    """The files of one domain: the first rows of each split."""
+    target = options.runs / domain / "data"
     target.mkdir(parents=True, exist_ok=True)
     found = {}
-    for split in ("train", "test"):
+    for split, wanted in SIZES[domain]["rows"].items():
         source = options.data / FOLDERS[domain] / f"{split}.jsonl"
         if not source.exists():
             sys.exit(f"{FOLDERS[domain]}/{split}.jsonl: no such file under --data; give the folder of both sets")
-        lines = source.read_text(encoding="utf-8").splitlines()
-        count = TINY_ROWS if options.tiny else len(lines)
+        count = TINY_ROWS if options.tiny else wanted
+        lines = source.read_text(encoding="utf-8").splitlines()[:count]
+        if len(lines) < count:
+            sys.exit(
+                f"{FOLDERS[domain]}/{split}.jsonl: must have at least {count} rows, got {len(lines)}; give it whole"
+            )
         found[split] = target / f"{split}-{count}.jsonl"
-        found[split].write_text("".join(line + "\n" for line in lines[:count]), encoding="utf-8")
+        found[split].write_text("".join(line + "\n" for line in lines), encoding="utf-8")
     return found
 
 
 def settings(options: argparse.Namespace, domain: str) -> RunConfig:
     """The example's config of one domain with the given models, and every baseline of the page."""
     raw = load_config(HERE.parent / "examples" / f"{EXAMPLES[domain]}.yaml").model_dump(mode="json")
-    files = prepare(options, domain, options.runs / domain / "data")
-    block = merged(raw.pop("method_config"), TINY if options.tiny else {})
-    raw["knowledgesg"] = block
-    size = sum(1 for _ in files["train"].open(encoding="utf-8"))
+    files = prepare(options, domain)
+    block = merged(raw.pop("method_config"), SIZES[domain]["block"])
+    raw["knowledgesg"] = merged(block, TINY) if options.tiny else block
+    size = TINY_ROWS if options.tiny else SIZES[domain]["rows"]["train"]
     raw["clients"][0]["data"] |= {
         "name": f"{domain}-{size}", "size": size, "path": str(files["train"].absolute()),
     }  # fmt: skip
@@ -192,7 +220,7 @@ def main() -> None:
             "machine": machine(),
             "models": {role: Path(model.options["model"]).name for role, model in config.models.items()},
             "the professional model is": "a general model that stands in for one of the field",
-            "settings": {k: v for k, v in config.method_config.items() if k != "seeds"},
+            "sizes": SIZES,
             "domains": known,
         }
         out.parent.mkdir(parents=True, exist_ok=True)

@@ -32,7 +32,7 @@ def options(tmp_path):
         place = tmp_path / "data" / folder
         place.mkdir(parents=True)
         for split in ("train", "test"):
-            rows = [{key: value.format(i) for key, value in row.items()} for i in range(40)]
+            rows = [{key: value.format(i) for key, value in row.items()} for i in range(1500)]
             (place / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return argparse.Namespace(data=tmp_path / "data", runs=tmp_path / "runs", tiny=True, base="b", professional="p")
 
@@ -45,7 +45,7 @@ def test_every_arm_runs_with_the_given_models_and_public_seeds(benchmark, option
         block = KnowledgeSGConfig.model_validate(config.method_config)
         assert set(block.arms) == set(Arm)
         assert block.writing.count == (4 if tiny else 500)
-        assert config.clients[0].data.size == (24 if tiny else 40)
+        assert config.clients[0].data.size == (24 if tiny else benchmark.SIZES[domain]["rows"]["train"])
         assert {role: model.options["model"] for role, model in config.models.items()} == {
             "base": "b",
             "professional": "p",
