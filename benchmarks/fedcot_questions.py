@@ -86,6 +86,7 @@ def gathered(report: Mapping[str, Any]) -> dict[str, Any]:
     client = next(iter(report["clients"].values()))
     return {
         "finished": report["finished"],
+        "machine": machine(),
         "scores": client["scores"],
         "perturbations": client.get("perturbations"),
         "ledger": client["ledger"]["spent"],

@@ -119,6 +119,7 @@ def gathered(report: Mapping[str, Any]) -> dict[str, Any]:
     server = next(iter(report["server"].values()), {})
     return {
         "finished": report["finished"],
+        "machine": machine(),
         "scores": client["scores"],
         "trainings": client["trainings"],
         "ledger": client["ledger"]["spent"],

@@ -136,6 +136,7 @@ def gathered(folder: Path) -> dict[str, Any]:
     seed = next(iter(client["notes"]))
     return {
         "seed": int(seed),
+        "machine": about_machine(),
         "scores": {arm: {m: v["mean"] for m, v in values.items()} for arm, values in client["scores"].items()},
         "trainings": [
             {k: t[k] for k in ("noise_multiplier", "sampling_rate", "steps", "epsilon")} for t in client["trainings"]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,6 +12,10 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from privkt.privacy import Neighbouring, RefusedInput, Unit
+
+_ALTERNATIVES = frozenset(
+    {"int", "float", "str", "bool", "literal", "list", "tuple", "dict", "none"}
+)  # pydantic's names
 
 
 class _Block(BaseModel):
@@ -187,7 +193,7 @@ def describe(subject: str, error: ValidationError, model: type[BaseModel], extra
     `extra` are further names at the top: that of the method's block, as the config spells the method.
     """
     lines = []
-    for fault in error.errors():
+    for fault in _joined(error.errors()):
         place = ".".join(str(part) for part in fault["loc"])
         if fault["type"] == "extra_forbidden":
             names = _names_at(model, fault["loc"][:-1]) + (list(extra) if len(fault["loc"]) == 1 else [])
@@ -205,10 +211,29 @@ def describe(subject: str, error: ValidationError, model: type[BaseModel], extra
             # The value itself may be a path or a secret-bearing URL: its type says enough.
             came = fault["input"]
             shown = repr(came) if isinstance(came, int | float | None) else type(came).__name__
+            # What a rule over several keys says names them itself; that their block is a mapping says nothing.
+            got = "" if fault["type"] == "value_error" and isinstance(came, dict) else f", got {shown}"
             hint = "; put it in quotes" if fault["type"] == "string_type" and isinstance(came, int | float) else ""
             message = fault["msg"].removeprefix("Value error, ")
-            lines.append(f"{subject}: {place or 'config'}: {message}, got {shown}{hint}")
+            lines.append(f"{subject}: {place or 'config'}: {message}{got}{hint}")
     return "\n".join(lines)
+
+
+def _joined(faults: Sequence[Any]) -> Iterator[dict[str, Any]]:
+    """The faults, those of the alternatives of one key as one: pydantic gives each under a place of its own."""
+    for (loc, _), group in itertools.groupby(faults, key=lambda fault: (_key_of(fault), id(fault["input"]))):
+        found = list(group)
+        if len(found) == 1:
+            yield {**found[0], "loc": loc}
+        else:
+            rules = [fault["msg"].removeprefix("Input should be ").partition(",")[0] for fault in found]
+            yield {**found[0], "loc": loc, "type": "alternatives", "msg": f"must be {', or '.join(rules)}"}
+
+
+def _key_of(fault: Mapping[str, Any]) -> tuple[Any, ...]:
+    """The place of the key a fault is about, without the name of the alternative that was tried."""
+    loc: tuple[Any, ...] = fault["loc"]
+    return loc[:-1] if loc and str(loc[-1]).partition("[")[0] in _ALTERNATIVES else loc
 
 
 def _names_at(model: type[BaseModel], loc: tuple[Any, ...]) -> list[str]:

@@ -1,11 +1,19 @@
 """The YAML config: what is accepted, and what each mistake is told, one mistake at a time."""
 
 import copy
+import json
+import re
+from pathlib import Path
+from typing import Literal
 
 import pytest
-from pydantic import ValidationError
+import yaml
+from privkt_datasets.csv_rows import CsvDataset
+from privkt_datasets.hub_rows import HubDataset
+from privkt_datasets.options import COMMON
+from pydantic import BaseModel, ValidationError, model_validator
 
-from privkt.config import RunConfig, describe, load_config, parse_config
+from privkt.config import BudgetConfig, ClientConfig, DataConfig, RunConfig, describe, load_config, parse_config
 from privkt.contracts import MethodConfig
 from privkt.privacy import Neighbouring, RefusedInput, Unit
 
@@ -179,6 +187,28 @@ def test_anchors_and_merge_keys_still_work(tmp_path):
         load_config(written(tmp_path, text))
 
 
+def test_alternatives_of_one_key_are_one_fault_and_rules_over_keys_say_no_type():
+    class Mine(BaseModel):
+        alpha: float | Literal["public", "heuristic"] = 0.5
+        first: int = 1
+        last: int = 2
+
+        @model_validator(mode="after")
+        def _ordered(self):
+            if self.first > self.last:
+                raise ValueError("first must be at most last")
+            return self
+
+    with pytest.raises(ValidationError) as caught:
+        Mine.model_validate({"alpha": "auto"})
+    assert describe("m", caught.value, Mine) == (
+        "m: alpha: must be a valid number, or 'public' or 'heuristic', got str"
+    )
+    with pytest.raises(ValidationError) as caught:
+        Mine.model_validate({"first": 3})
+    assert describe("m", caught.value, Mine) == "m: config: first must be at most last"
+
+
 def test_describe_serves_a_methods_own_config():
     class Mine(MethodConfig):
         cluster_size: int = 4
@@ -186,6 +216,36 @@ def test_describe_serves_a_methods_own_config():
     with pytest.raises(ValidationError) as caught:
         Mine.model_validate({"clustersize": 3})
     assert describe("fdkt", caught.value, Mine) == "fdkt: unknown key 'clustersize'; did you mean 'cluster_size'?"
+
+
+PAGE = (Path(__file__).parents[1] / "docs" / "config.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("title", "model", "more"),
+    [
+        ("Every key", RunConfig, ()),
+        ("Of a budget", BudgetConfig, ()),
+        ("Of a client", ClientConfig, ()),
+        ("Of a data block", DataConfig, (*COMMON, *CsvDataset.own_options, *HubDataset.own_options)),
+    ],
+)
+def test_the_page_has_every_key_with_its_default(title, model, more):
+    part = PAGE.split(f"\n## {title}\n")[1].split("\n## ")[0]
+    rows = dict(re.findall(r"^\| (`[\w`, ]+`) \| ([^|]+) \|", part, re.M))
+    listed = {name: default for names, default in rows.items() for name in re.findall(r"\w+", names)}
+    assert sorted(listed) == sorted({*model.model_fields, *more})
+    for name, field in model.model_fields.items():
+        if field.is_required():
+            assert listed[name] == "required", name
+        else:
+            given = field.get_default(call_default_factory=True)
+            assert yaml.safe_load(listed[name].strip("`")) == json.loads(json.dumps(given)), name
+
+
+def test_the_example_of_the_page_is_a_config():
+    written = PAGE.split("```yaml\n")[1].split("```")[0]
+    assert parse_config(yaml.safe_load(written)).clients[0].data.size == 1200
 
 
 def test_the_schema_is_json():

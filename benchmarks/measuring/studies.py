@@ -112,11 +112,12 @@ def cell(value: Mapping[str, Any] | None) -> str:
 
 
 def machine() -> dict[str, Any]:
-    """Processor, cores and versions; no name and no path of the machine."""
+    """Processor, its instructions, cores and versions; no name and no path of the machine."""
     import torch
     import transformers
 
     import privkt
+    from privkt import kernels
 
     model, cpuinfo = platform.processor() or platform.machine(), Path("/proc/cpuinfo")
     if cpuinfo.exists():
@@ -125,6 +126,7 @@ def machine() -> dict[str, Any]:
     return {
         "cpu": model,
         "cores": os.cpu_count(),
+        "cpu_isa": kernels.build_info()["cpu_isa"],
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "transformers": transformers.__version__,

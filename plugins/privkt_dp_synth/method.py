@@ -7,7 +7,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from privkt.contracts import (
     Adapter,
@@ -31,7 +31,7 @@ from privkt.privacy import Budget, RefusedInput, Release
 from privkt.privacy.guarantee import HALF_PRECISION
 from privkt.synthesis.finetune import tune_generator
 from privkt.synthesis.planning import plan_training, privacy_of, training_warnings
-from privkt.synthesis.sampling import draw_labelled
+from privkt.synthesis.sampling import DRAWING, draw_labelled
 from privkt.synthesis.templates import Template, make_template
 from privkt_dp_synth.config import DPSynthConfig
 
@@ -51,6 +51,9 @@ class DPSynth(TransferMethod):
     Config: ClassVar[type[MethodConfig]] = DPSynthConfig
     client_roles: ClassVar[tuple[str, ...]] = ("generator", "slm")
     optional_roles: ClassVar[tuple[str, ...]] = ("slm",)
+    read_by: ClassVar[Mapping[str, str]] = {
+        **dict.fromkeys(DRAWING, "synthesize"), "output": "publish", "slm": "evaluate",
+    }  # fmt: skip
     config: DPSynthConfig
 
     @client_step(once=True)
@@ -86,18 +89,20 @@ class DPSynth(TransferMethod):
         if not len(drawn.payload.texts):
             raise BackendError(
                 "dp_synth: the generator must write at least one valid text, got none; lower min_words, or raise "
-                "max_tokens or attempts (drawing again costs no budget)"
+                "max_tokens or attempts, and give the corrected config with --resume (drawing again costs no budget)"
             )
         return drawn.map(lambda sampled: sampled.texts)
 
     @server_step
     def publish(self, site: ServerSite, received: Mapping[ClientId, Texts]) -> Mapping[ClientId, Texts]:
         """Writing what crossed to a file"""
-        report = {client: {"texts": len(texts)} for client, texts in received.items()}
+        report: dict[ClientId, dict[str, Any]] = {client: {"texts": len(texts)} for client, texts in received.items()}
         if self.config.output is not None:
             if "output" not in site.state:  # a resumed step writes where it began to
                 site.state.save_json("output", str(free_place(Path(self.config.output), site.seed)))
-            write_lines(Path(site.state.load_json("output")), received)
+            place = Path(site.state.load_json("output"))
+            write_lines(place, received)
+            report = {client: {**counts, "written_to": str(place)} for client, counts in report.items()}
         site.state.save_json("report", report)
         return received
 

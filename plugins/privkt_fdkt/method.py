@@ -27,10 +27,10 @@ from privkt.contracts import (
     server_step,
 )
 from privkt.privacy import Budget, RefusedInput, Release
-from privkt.synthesis.arms import possible_arms
+from privkt.synthesis.arms import need_writer, possible_arms
 from privkt.synthesis.finetune import tune_generator
 from privkt.synthesis.planning import privacy_of
-from privkt.synthesis.sampling import Sampled, draw_labelled
+from privkt.synthesis.sampling import DRAWING, Sampled, draw_labelled
 from privkt.synthesis.templates import Template, make_template
 from privkt_fdkt import planning
 from privkt_fdkt.arms import Arm
@@ -53,6 +53,13 @@ class FDKT(TransferMethod):
     server_roles: ClassVar[tuple[str, ...]] = ("llm", "embedder")
     optional_roles: ClassVar[tuple[str, ...]] = ("embedder", "local_llm")
     crossing_columns: ClassVar[tuple[str, ...]] = (ARM_COLUMN,)
+    read_by: ClassVar[Mapping[str, str]] = {
+        **dict.fromkeys(DRAWING, "synthesize"),
+        **dict.fromkeys(
+            ("selection", "cluster_size", "prompts", "demonstrations", "labels_per_prompt", "llm"), "augment"
+        ),
+        "slm": "learn",
+    }
     config: FDKTConfig
 
     @client_step(once=True)
@@ -95,7 +102,7 @@ class FDKT(TransferMethod):
         if not len(synthetic.payload):
             raise BackendError(
                 "fdkt: the generator must write at least one valid text, got none; lower min_words, or raise "
-                "max_tokens or attempts (drawing again costs no budget)"
+                "max_tokens or attempts, and give the corrected config with --resume (drawing again costs no budget)"
             )
         return synthetic
 
@@ -149,6 +156,7 @@ class FDKT(TransferMethod):
             raise RefusedInput(
                 "data.labels must list at least two labels, got one: there is nothing to tell apart; declare the others"
             )
+        need_writer(self.name, self.config.arms, facts, missing=self.config.missing_models)
         return planning.make_plan(self.config, template, facts, budget)
 
     def comparison(self) -> FDKTConfig:

@@ -29,7 +29,7 @@ from privkt.contracts import (
     server_step,
 )
 from privkt.privacy import Budget, RefusedInput, Release
-from privkt.synthesis.arms import possible_arms
+from privkt.synthesis.arms import need_writer, possible_arms
 from privkt_fedcot import perturbing, planning
 from privkt_fedcot.arms import Arm
 from privkt_fedcot.config import FedCoTConfig
@@ -61,6 +61,9 @@ class FedCoT(TransferMethod):
         PERTURBED,
         PLAIN,
     )
+    read_by: ClassVar[Mapping[str, str]] = {
+        **dict.fromkeys(("rationale", "decoder"), "explain"), **dict.fromkeys(("filter", "slm"), "learn"),
+    }  # fmt: skip
     config: FedCoTConfig
 
     @client_step(once=True)
@@ -123,6 +126,7 @@ class FedCoT(TransferMethod):
 
     def plan(self, facts: PublicFacts, budget: Budget) -> Plan:
         """The perturbation, the questions to the large model, what crosses."""
+        need_writer(self.name, self.config.arms, facts, missing=self.config.missing_models)
         return planning.make_plan(self.config, self._task(facts.labels), facts, budget)
 
     def public_data(self) -> Sequence[DataConfig]:

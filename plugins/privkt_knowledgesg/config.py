@@ -41,6 +41,14 @@ class SeedsConfig(DataConfig):
     public: Literal[True]
     response: str | None = None
 
+    @model_validator(mode="after")
+    def _reads_listed_columns(self) -> SeedsConfig:
+        if self.response is not None and self.response not in self.options.get("columns", ()):
+            raise ValueError(
+                f"response names the column {self.response!r}, and `columns` does not list it; add it there"
+            )
+        return self
+
 
 class WritingConfig(_Block):
     """How instructions are written: `count` of them, from prompts whose seeds come from `seeding`, in turns.
@@ -78,6 +86,12 @@ class FilterConfig(_Block):
     domain: str | None = None
     quality: bool = False
     unfinished: Literal["trim", "drop", "keep"] = "trim"
+
+    @model_validator(mode="after")
+    def _some_length_is_left(self) -> FilterConfig:
+        if self.min_words > self.max_words:
+            raise ValueError(f"min_words must be at most max_words, got {self.min_words} and {self.max_words}")
+        return self
 
 
 class ProfessionalConfig(_Block):

@@ -93,9 +93,10 @@ class Server:
         found[Arm.KNOWLEDGESG] = self._taught(own.pairs, Arm.KNOWLEDGESG)
         if not found[Arm.KNOWLEDGESG]:
             raise BackendError(
-                "knowledgesg: at least one written instruction must pass the filters and be answered, got none; see "
-                "the counts under `report`, loosen `filters`, or raise writing.max_tokens or writing.attempts (writing "
-                "again costs no budget)"
+                "knowledgesg: at least one written instruction must pass the filters and be answered, got none; "
+                "`privkt report` has the counts. Loosen `filters`, raise writing.max_tokens or writing.attempts, or, "
+                "where answers and no instructions were dropped, change `professional`; then give the corrected config "
+                "with --resume (writing again costs no budget)"
             )
         self.report["pairs"] = {arm.value: len(pairs) for arm, pairs in found.items()}
         self.report["licence of the professional model"] = self.config.professional.licence or "not given"

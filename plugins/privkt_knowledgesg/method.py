@@ -50,6 +50,10 @@ class KnowledgeSG(TransferMethod):
     server_roles: ClassVar[tuple[str, ...]] = ("base", "professional")
     optional_roles: ClassVar[tuple[str, ...]] = ("judge",)
     crossing_columns: ClassVar[tuple[str, ...]] = ("response", "arm")
+    read_by: ClassVar[Mapping[str, str]] = {
+        **dict.fromkeys(("seeds", "writing", "filters", "professional"), "write"), "student": "distil",
+        "scoring": "evaluate",
+    }  # fmt: skip
     config: KnowledgeSGConfig
 
     @client_step(once=True)
@@ -82,11 +86,13 @@ class KnowledgeSG(TransferMethod):
         for client in sorted(received):
             names = self._names(site.clients[client].labels)
             server = Server(site, self.config, self._template(), _place(client), names)
-            pairs = server.answered(received[client])
+            reports[client] = server.report
+            try:
+                pairs = server.answered(received[client])
+            finally:  # the counts say why, if no pair was made
+                site.state.save_json("report", reports)
             site.state.save(f"pairs-{_place(client)}", to_texts(pairs))
             site.state.save(f"adapter-{_place(client)}", received[client])
-            reports[client] = server.report
-        site.state.save_json("report", reports)
 
     @server_step
     def distil(self, site: ServerSite) -> Mapping[ClientId, Parcel]:
@@ -125,7 +131,8 @@ class KnowledgeSG(TransferMethod):
     ) -> list[Prediction]:
         """The likeliest answer to each text among the labels' names, or, where responses are free, the answer written.
 
-        Units: `probability` is that of the label's name among all of them, or of the whole answer, after the prompt.
+        Units: `probability` is that of the label's name among all of them, or, of an answer that was written, the
+            geometric mean of its tokens' after the prompt (0 for an empty one).
         """
         from privkt_knowledgesg.predicting import free_answers, label_predictions
 

@@ -26,8 +26,11 @@ def label_predictions(
 
 
 def free_answers(model: Backend, template: PairTemplate, texts: Sequence[str], max_tokens: int) -> list[Prediction]:
-    """The greedy answer to each text, and its likelihood after the prompt."""
+    """The greedy answer to each text, and the geometric mean of its tokens' probabilities after the prompt."""
     prompts = [template.prompt(text) for text in texts]
     answers = answers_of(model, prompts, template, max_tokens)
     scores = model.score(prompts, answers)
-    return [Prediction(answer, math.exp(score.logprob)) for answer, score in zip(answers, scores, strict=True)]
+    return [
+        Prediction(answer, math.exp(score.logprob / score.tokens) if score.tokens else 0.0)
+        for answer, score in zip(answers, scores, strict=True)
+    ]

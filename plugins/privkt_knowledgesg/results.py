@@ -19,6 +19,7 @@ from privkt_knowledgesg.pairs import Pair, PairTemplate, read_pairs
 from privkt_knowledgesg.scoring import answers_of, label_scores, perplexity, text_scores
 
 STATEMENT = "the returned adapter is post-processing of the released one: it has the release's guarantee"
+NO_PAIRS = "no pair passed the filters and was answered"
 SHARED = (
     "the returned adapter is post-processing of the released ones of all clients: to a record of one client alone it "
     "has that client's guarantee; somebody with rows at several is owed the sum of theirs"
@@ -31,6 +32,7 @@ class _Held:
 
     pairs: tuple[Pair, ...]
     labels: tuple[str, ...] | None
+    too_long: int = 0  # rows left out, since the base model's context does not hold them
 
 
 class Scorer:
@@ -43,6 +45,17 @@ class Scorer:
         self.base = site.model("base")
         self.private = read_pairs(site.data.load(), config.fields, names)
         self.held = self._held()
+
+    def why_not(self, arm: Arm) -> str | None:
+        """Why an arm cannot be scored on these rows, if it cannot."""
+        if arm is not Arm.IN_CONTEXT or self.held is None:
+            return None
+        shown = self.private[: self.config.scoring.shots]
+        if all(self._fit(self.held.pairs, self.template.writing_prompt(shown))):
+            return None
+        return (
+            f"{len(shown)} private examples and a held-out row do not fit the base model's context; lower scoring.shots"
+        )
 
     def score(self, arm: Arm, taught: Mapping[str, Adapter]) -> dict[str, Any]:
         """Metrics of one arm on the held-out rows."""
@@ -100,7 +113,31 @@ class Scorer:
             )
         pairs = read_pairs(rows, self.config.fields, self.names)[:count]
         labels = tuple(rows.label or ())[:count] if self.config.fields.response == "label" else None
-        return _Held(tuple(pairs), labels)
+        fitting = [i for i, fits in enumerate(self._fit(pairs, "")) if fits]
+        if pairs and not fitting:
+            raise RefusedInput(
+                "evaluation.data: at least one row and its answer must fit the base model's context, got none; give "
+                "shorter rows, lower scoring.max_tokens, or choose a model with a longer context"
+            )
+        return _Held(
+            tuple(pairs[i] for i in fitting),
+            None if labels is None else tuple(labels[i] for i in fitting),
+            len(pairs) - len(fitting),
+        )
+
+    def _fit(self, pairs: Sequence[Pair], before: str) -> list[bool]:
+        """Which rows the base model's context holds behind `before`, with a written answer and with their own."""
+        room = self.base.context_tokens
+        prompts = [f"{before}{pair.question}{self.template.middle}" for pair in pairs]
+        asked = self.base.count_tokens(prompts)
+        if room is None or asked is None:
+            return [True] * len(pairs)
+        whole = self.base.count_tokens([p + pair.response for p, pair in zip(prompts, pairs, strict=True)]) or asked
+        scored = self.config.scoring.perplexity and self.config.fields.response != "label"
+        return [
+            a + self.config.scoring.max_tokens <= room and (not scored or w + 1 <= room)
+            for a, w in zip(asked, whole, strict=True)
+        ]
 
 
 def score_arms(
@@ -114,9 +151,8 @@ def score_arms(
     texts = taught.items[TEXTS]
     assert isinstance(texts, Texts)
     scorer, done = Scorer(site, config, template, names), ArmResults(site.folder)
-    arms = [arm for arm in config.arms if not arm.is_served or arm.value in adapters]
-    if scorer.held is None:
-        arms = []
+    why = {arm: NO_PAIRS if arm.is_served and arm.value not in adapters else scorer.why_not(arm) for arm in config.arms}
+    arms = [arm for arm in config.arms if why[arm] is None and scorer.held is not None]
     progress = site.progress.task("scoring", len(arms), "arms")
     for arm in arms:
         if arm.value not in done:
@@ -127,7 +163,10 @@ def score_arms(
         scores={arm.heading: done[arm.value] for arm in arms},
         notes={
             "statement": SHARED if config.together else STATEMENT,
-            "not_measured": [arm.heading for arm in config.arms if arm not in arms],
+            "not_measured": {
+                arm.heading: why[arm] or "no evaluation rows were given" for arm in config.arms if arm not in arms
+            },
+            "held_out_rows_too_long": scorer.held.too_long if scorer.held else 0,
             "main": Arm.KNOWLEDGESG.heading,
             "arms": {
                 arm.heading: {"protection": arm.protection} | _amount(len(from_texts(texts, arm)))
@@ -137,8 +176,19 @@ def score_arms(
                 [pair.question for pair in own], [pair.question for pair in scorer.private], config.canaries
             ),
         },
-        model=adapters[Arm.KNOWLEDGESG.value],
+        model=_with_card(adapters[Arm.KNOWLEDGESG.value], site),
     )
+
+
+def _with_card(adapter: Adapter, site: ClientSite) -> Adapter:
+    """The adapter that is handed over, with a README that says what guarantee it has and from where."""
+    released = site.state.load_release("adapter").guarantee
+    card = (
+        f"# An adapter for {site.model('base').name}\n\n{released}\n\n"
+        "That is the guarantee of the adapter that was released of private records. This one was taught by the server\n"
+        "with texts that were made behind it, and saw no private record (post-processing).\n"
+    )
+    return Adapter({**adapter.files, "README.md": card.encode()})
 
 
 def _amount(pairs: int) -> dict[str, Any]:

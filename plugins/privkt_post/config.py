@@ -180,6 +180,32 @@ class POSTConfig(MethodConfig):
     missing_models: Literal["refuse", "skip"] = "refuse"
 
     @model_validator(mode="after")
+    def _queries_are_possible(self) -> POSTConfig:
+        if Arm.QUERIES in self.baselines and not self.can_query:
+            raise ValueError(
+                f"the baseline `{Arm.QUERIES}` asks with perturbed texts behind the transferred prompt: give "
+                "inference.mechanism, and a transfer.variant that makes a prompt; or leave the baseline out"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _public_sets_have_what_is_read_of_them(self) -> POSTConfig:
+        transfer, answer = self.transfer, self.task.answer
+        reads_labels = transfer.variant == "both" and transfer.alpha == "public"
+        if reads_labels and answer is None and any(block.label is None for block in transfer.public):
+            raise ValueError(
+                "transfer.alpha: public needs public texts with the task's own labels, and a block of transfer.public "
+                "has no `label`; name their column, or give alpha as a number"
+            )
+        reads_answers = answer is not None and transfer.variant != "inference"
+        if reads_answers and any(answer not in block.options.get("columns", ()) for block in transfer.public):
+            raise ValueError(
+                f"transfer.public: a generation task reads public answers in the column {answer!r}; list it under "
+                "`columns` of every block"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _counts_of_a_private_prompt(self) -> POSTConfig:
         if not self.tuning.private and self.weighs:
             raise ValueError(
@@ -198,10 +224,13 @@ class POSTConfig(MethodConfig):
         """Every arm, in the order of tables; POST's own is the inference-time one where no prompt is made."""
         wanted = {*self.baselines, self.own}
         if self.transfer.variant == "inference":
-            wanted -= {Arm.POST, Arm.QUERIES}
-        if self.inference.mechanism is None:
-            wanted -= {Arm.QUERIES}
+            wanted -= {Arm.POST}
         return tuple(arm for arm in Arm if arm in wanted)
+
+    @property
+    def can_query(self) -> bool:
+        """Whether there is a prompt to ask behind, and something that perturbs what is asked."""
+        return self.inference.mechanism is not None and self.transfer.variant != "inference"
 
     @property
     def own(self) -> Arm:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from privkt.contracts import BackendError, ProgressTask
 
-_SECONDS_BETWEEN = 30.0
+_SECONDS_BETWEEN = 5.0
 
 
 @dataclass(frozen=True)

@@ -141,6 +141,8 @@ class POST(TransferMethod):
         answer = self.config.task.answer
         if answer is not None:
             facts.need_column("post.task.answer", answer)
+        if facts.roles is not None:
+            self._need_large("local_target" in facts.roles, scores=facts.held_out_columns is not None)
         return planning.make_plan(self.config, facts, budget)
 
     def public_data(self) -> Sequence[DataConfig]:
@@ -149,8 +151,9 @@ class POST(TransferMethod):
         return (*self.config.transfer.public, *(() if corpus is None else (corpus,)))
 
     def comparison(self) -> POSTConfig:
-        """Every arm of the method's page."""
-        every = tuple(arm for arm in Arm if arm is not Arm.POST)
+        """Every arm of the method's page that the settings allow."""
+        without = {Arm.POST} if self.config.can_query else {Arm.POST, Arm.QUERIES}
+        every = tuple(arm for arm in Arm if arm not in without)
         return self.config.model_copy(update={"baselines": every, "missing_models": "skip"})
 
     def predict(
@@ -183,20 +186,25 @@ class POST(TransferMethod):
         Raises: RefusedInput, for counts that need a large model there is none of, or a remote one.
         """
         local = site.models.get("local_target")
-        needs = self.config.transfer.alpha == "heuristic" and self.config.transfer.variant == "both"
         if local is not None and not local.remote:
             return self.config.arms
-        if needs:
+        self._need_large(False, scores=site.evaluation is not None)
+        return tuple(arm for arm in self.config.arms if arm is Arm.STUDENT)
+
+    def _need_large(self, there: bool, *, scores: bool) -> None:
+        """Refuses a run that counts or `scores` answers of the large model without one in the client's process."""
+        if there:
+            return
+        if self.config.weighs:
             raise RefusedInput(
                 "post.transfer.alpha: heuristic counts what the large model answers to private texts, which it may see "
                 "in this process alone; add the role `local_target`, or give alpha as a number or `public`"
             )
-        if self.config.missing_models == "refuse" and site.evaluation is not None:
+        if self.config.missing_models == "refuse" and scores:
             raise RefusedInput(
                 "post: held-out texts are labelled by the large model in the client's own process, and the config has "
                 "no role `local_target`; add it, or set missing_models: skip"
             )
-        return tuple(arm for arm in self.config.arms if arm is Arm.STUDENT)
 
 
 def _nothing(prompt: SoftPrompt) -> Texts:

@@ -130,7 +130,13 @@ class Arms:
         if not self.release.guarantee.is_private:
             return "none"
         seen = self.guarantee if arm in (Arm.POST, Arm.QUERIES) else self.release.guarantee
-        return f"ε = {rounded_up(seen.epsilon)}"
+        said = f"ε = {rounded_up(seen.epsilon)}"
+        if arm is not Arm.QUERIES:
+            return said
+        asked = self._queries.of_query
+        return f"{said}; texts that are asked: " + (
+            f"ε = {rounded_up(asked.epsilon)} each" if asked.is_private else "none"
+        )
 
     def _seconds(self, done: ArmResults, scored: Sequence[Arm]) -> dict[str, float]:
         found = {"tuning the small model's prompt": self.site.state.load_json("seconds")["tune"]}

@@ -88,4 +88,10 @@ def make_task(config: TaskConfig, labels: Sequence[str] | None) -> Task:
                 f"`words: {{{label}: [...]}}`"
             )
         found.append(tuple(words))
+    every = [word.strip() for words in found for word in words]
+    if twice := [word for word in every if every.count(word) > 1]:
+        raise RefusedInput(
+            f"post.task.words: every word must stand for one label, once, and {twice[0]!r} stands there again; choose "
+            "another"
+        )
     return Task(tuple(labels), cue, tuple(found), config.score)

@@ -163,7 +163,9 @@ def predict(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="A JSONL file; standard output by default.")
     ] = None,
-    text: Annotated[str, typer.Option(help="Name of the text column.")] = "text",
+    text: Annotated[
+        str | None, typer.Option(help="Name of the text column; that of the run's own data by default.")
+    ] = None,
     client: Annotated[str | None, typer.Option(help="Whose model, when the run had several clients.")] = None,
 ) -> None:
     """Label texts with a run's final model."""

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.markup import escape
 
 from privkt.cli.output import out, print_json, visible
+
+if TYPE_CHECKING:
+    from privkt.contracts import Texts
 
 
 def show(path: Path, as_json: bool) -> None:
@@ -24,7 +29,7 @@ def show(path: Path, as_json: bool) -> None:
 
 
 def show_texts(path: Path, as_json: bool) -> None:
-    """Prints the texts that crossed, decoded from the files in `outbound/`: label and text a line.
+    """Prints the texts that crossed, decoded from the files in `outbound/`: label, text and columns a line.
 
     Raises: RefusedInput, when a file is missing or is not the one that the manifest names.
     """
@@ -50,19 +55,32 @@ def show_texts(path: Path, as_json: bool) -> None:
         listed.append((crossing, message))
     if as_json:
         rows = (
-            {"client": c.client, "step": c.step, "scope": c.scope, "label": row.label, "text": row.text}
+            {
+                "client": c.client,
+                "step": c.step,
+                "scope": c.scope,
+                "label": row.label,
+                "text": row.text,
+                **({"columns": more} if more else {}),
+            }
             for c, texts in listed
-            for row in texts
+            for row, more in zip(texts, _further(texts), strict=True)
         )
         print_json(list(rows))
         return
     for crossing, texts in listed:
         out.print(str(crossing), style="bold", markup=False)
-        for row in texts:
+        for row, more in zip(texts, _further(texts), strict=True):
             label = "" if row.label is None else f"[{visible(row.label)}] "
-            out.print(f"  {label}{visible(row.text)}", markup=False)
+            further = "".join(f"; {name}: {visible(value)}" for name, value in more.items())
+            out.print(f"  {label}{visible(row.text)}{further}", markup=False)
     if not listed:
         out.print("no texts crossed")
+
+
+def _further(texts: Texts) -> Iterator[dict[str, str]]:
+    """What each row has beside text and label."""
+    return ({name: column[i] for name, column in texts.columns.items()} for i in range(len(texts)))
 
 
 def report(path: Path) -> None:

@@ -47,6 +47,9 @@ def plan(path: Path, *, as_json: bool, data_changed: bool = False, new_name_conf
     for client in setup.clients:
         data = client.config.data
         out.print(f"[bold]{client.name}[/bold] (data set {data.name}, N = {data.size})")
+        if data.labels:
+            places = ", ".join(f"{i} {label}" for i, label in enumerate(data.labels))
+            out.print(f"  labels, by place where a column holds numbers: {escape(places)}")
         for line in plan_lines(client.plan):
             out.print(f"  {line}")
         out.print(f"  left in the ledger before this run: {left[client.name]}")
@@ -212,11 +215,11 @@ def execute(
     return result
 
 
-def predict(run_directory: Path, file: Path, *, output: Path | None, text: str, client: str | None) -> None:
+def predict(run_directory: Path, file: Path, *, output: Path | None, text: str | None, client: str | None) -> None:
     """Labels the texts of a file, one JSON line each."""
-    from privkt.runtime.prediction import predict_texts, read_texts
+    from privkt.runtime.prediction import predict_texts, read_texts, text_column
 
-    texts = read_texts(file, text)
+    texts = read_texts(file, text or text_column(run_directory, client))
     with progress() as shown:
         predictions = predict_texts(run_directory, texts, client=client, progress=shown)
     lines = [json.dumps({"label": p.label, "probability": round(p.probability, 6)}) for p in predictions]

@@ -24,6 +24,10 @@ def print_report(report: Mapping[str, Any]) -> None:
             repeated = planted["repeated"]
             said = "none came out" if repeated == 0 else f"[red]{repeated} came out[/red]"
             out.print(f"planted names and numbers: {planted['total']}, {said}")
+            if planted["absent"]:
+                out.print(
+                    f"[red]{planted['absent']} of them do not stand in the private texts and could not come out[/red]"
+                )
     if report["epsilon_statement"]:
         out.print(report["epsilon_statement"])
     crossed = report["crossed"]
@@ -55,6 +59,8 @@ def _scores(client: Mapping[str, Any]) -> None:
         more = [escape(amount)] if any(amounts) else []
         table.add_row(escape(arm), *cells, *more, escape(said), style=style)
     out.print(table)
+    if client["held_out_rows"] is not None:
+        out.print(f"scored on {client['held_out_rows']} held-out rows")
 
 
 def _spent(client: Mapping[str, Any]) -> None:

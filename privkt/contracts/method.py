@@ -117,7 +117,7 @@ class PublicFacts:
     """What the config declares of a client: public by design.
 
     `columns` are those that its data block lists beside text and label, `held_out_columns` those of evaluation rows;
-    None where nothing is known of them.
+    `roles` are the model roles that the config fills. Each is None where nothing is known of it.
     """
 
     name: str
@@ -125,6 +125,7 @@ class PublicFacts:
     labels: tuple[str, ...] | None
     columns: tuple[str, ...] | None = None
     held_out_columns: tuple[str, ...] | None = None
+    roles: frozenset[str] | None = None
 
     def need_column(self, where: str, name: str) -> None:
         """Raises RefusedInput, naming `where` a column was asked for, if a data block is known not to list it."""
@@ -257,6 +258,9 @@ class TransferMethod(ABC):  # noqa: B024  (its steps are what a subclass must de
     optional_roles: ClassVar[tuple[str, ...]] = ()
     #: Columns of Texts, beside text and label, that may cross; the gate refuses others by name.
     crossing_columns: ClassVar[tuple[str, ...]] = ()
+    #: Settings that may be others when a run is resumed, each with the first step that reads it, while that step is
+    #: done nowhere. Never one that a charge, or anything before that step, follows from.
+    read_by: ClassVar[Mapping[str, str]] = {}
 
     def __init__(self, config: MethodConfig) -> None:
         self.config = config

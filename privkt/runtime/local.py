@@ -39,7 +39,7 @@ from privkt.runtime.preflight import (
     with_caches,
 )
 from privkt.runtime.results import RunResult, stored_outcomes
-from privkt.runtime.run_directory import RunDirectory, scope_name
+from privkt.runtime.run_directory import HELD_OUT, RunDirectory, scope_name
 
 
 @dataclass(frozen=True)
@@ -100,8 +100,12 @@ class LocalRuntime:
         begun = time.monotonic()
         run = self._existing()
         if run is not None:
-            run.check_config(self.config)
+            method = self._manager.load("method", run.config().method)
+            changed = run.check_config(self.config, method.read_by)
             with run.locked():
+                if changed:
+                    self.preflight()
+                    run.take_config(self.config, changed)
                 return self._run(run, begun)
         assert not isinstance(self._place, RunDirectory)
         RunDirectory.need_free(self._place)
@@ -161,6 +165,8 @@ class LocalRuntime:
         for client in setup.clients:
             account = accounts[client.name]
             run.keep_head(account.ledger.name, account.ledger.head())
+            if client.evaluation is not None:
+                run.event(HELD_OUT, client=client.name, rows=len(client.evaluation()))
             if roles := is_remote_for_private(setup, client):
                 account.charge_unprotected(
                     run.run_id, "unprotected: remote model", f"raw text to remote {', '.join(roles)}"

@@ -57,6 +57,12 @@ def predict_texts(
     return built.predict(models, outcome, list(texts), data.labels or ())
 
 
+def text_column(path: Path | str, client: str | None = None) -> str:
+    """The name of the text column of a run's own data, of its first client where none is named."""
+    clients = RunDirectory.open(path).config().clients
+    return next((c.data.text for c in clients if c.name == client), clients[0].data.text)
+
+
 def read_texts(path: Path | str, column: str = "text", *, subject: str = "predict") -> list[str]:
     """Texts of a JSONL or CSV file's column, or the lines of any other file.
 

@@ -36,9 +36,12 @@ from privkt.contracts import (
 from privkt.plugins import PluginManager
 from privkt.privacy import Budget, RefusedInput, assert_private_access, default_delta
 from privkt.runtime.files import safe_name
-from privkt.runtime.provenance import need_public
+from privkt.runtime.provenance import need_public, overlap
 
 SERVER = "server"
+SCORED_ON_ITS_OWN = (
+    "the evaluation rows are the client's own data: scores are of rows that were learnt from, and say little of others"
+)
 Backends = dict[str, dict[str, Backend]]
 
 
@@ -106,7 +109,10 @@ def prepare(
         if safe_name(f"client {client.name!r}", client.name) == SERVER:
             raise RefusedInput(f"client {SERVER!r}: is the name of the server's own site; rename the client")
     _roles(config, method)
-    need_public(config.method, method(method_config).public_data(), _owned(config))
+    public = method(method_config).public_data()
+    need_public(config.method, public, _owned(config))
+    for block in public:
+        _read_public(config.method, block, manager)
     backends = _backends(config, method, manager, progress or NoProgress(), None, force)
     clients = tuple(_client(config, client, method(method_config), manager) for client in config.clients)
     for made in clients:
@@ -266,7 +272,12 @@ def _client(config: RunConfig, client: ClientConfig, method: TransferMethod, man
     data, where = client.data, f"client {client.name!r}"
     scored = held_out(config, client)
     facts = PublicFacts(
-        client.name, data.size, data.labels, _columns(data), None if scored is None else _columns(scored)
+        client.name,
+        data.size,
+        data.labels,
+        columns=_columns(data),
+        held_out_columns=None if scored is None else _columns(scored),
+        roles=frozenset(config.models),
     )
     limits = client.budget or config.budget
     delta = default_delta(data.size) if limits.delta is None else limits.delta
@@ -287,7 +298,18 @@ def _client(config: RunConfig, client: ClientConfig, method: TransferMethod, man
             held_rows = _read(evaluation, where)
         if not len(held_rows):
             raise RefusedInput(f"{where}: evaluation data must have at least one row, got none; check its path")
-    return ClientSetup(client, limits, facts, budget, method.plan(facts, budget), rows, evaluation)
+    plan = method.plan(facts, budget)
+    if scored is not None and overlap(scored, data):
+        plan = replace(plan, warnings=(*plan.warnings, SCORED_ON_ITS_OWN))
+    return ClientSetup(client, limits, facts, budget, plan, rows, evaluation)
+
+
+def _read_public(method: str, block: DataConfig, manager: PluginManager) -> None:
+    """A file of public data that is missing or malformed is refused now, and not by the step that first reads it."""
+    if block.path is None:
+        return  # of a hub: what it takes to read it may be at the server alone
+    with _names_block(method, "public data"):
+        _read(manager.create("dataset", block.source, source_of(block)).load, method)
 
 
 @contextmanager

@@ -1,7 +1,8 @@
-"""Whether data that a method calls public are a client's own, by where they come from and never by their rows."""
+"""Whether data that a method calls public are a client's own, by where they come from and never row by row."""
 
 from __future__ import annotations
 
+import filecmp
 import os
 import re
 from collections.abc import Iterable, Sequence
@@ -38,13 +39,16 @@ def need_public(method: str, blocks: Sequence[DataConfig], private: Iterable[tup
 
 
 def overlap(one: DataConfig, other: DataConfig) -> bool:
-    """Whether two blocks may read the same rows: one file wherever links lead, or one split of one data set.
+    """Whether two blocks may read the same rows: one file wherever links lead, its copy, or one split of one data set.
 
-    Edge cases: slices of a split overlap, whatever rows they hold; revisions and configs of a data set too.
+    Edge cases: slices of a split overlap, whatever rows they hold; revisions and configs of a data set too. A copy is a
+        file of the same bytes: rows are not compared, so a copy that was changed, or a part of one, is not seen.
     """
     if one.path is not None and other.path is not None:
-        here = Path(os.path.realpath(one.path))
-        same = here == Path(os.path.realpath(other.path))
+        here, there = Path(os.path.realpath(one.path)), Path(os.path.realpath(other.path))
+        if here.is_file() and there.is_file():
+            return filecmp.cmp(here, there, shallow=False)
+        same = here == there
         return same and (not (here / _DICTIONARY).is_file() or _splits_meet(one, other))
     if one.path is not None or other.path is not None:
         return False

@@ -12,7 +12,7 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,7 @@ from privkt.runtime.steps import StepResults
 
 _FORMAT = 1
 SHARED = "shared"
+HELD_OUT = "held out"  # the event that says how many rows a client is scored on
 
 
 def scope_name(seed: int | None) -> str:
@@ -124,15 +125,42 @@ class RunDirectory:
         except ValidationError as error:
             raise Damaged(describe("private/config.json", error, RunConfig)) from None
 
-    def check_config(self, config: RunConfig) -> None:
-        """Refuses to resume with another config than the run began with, naming the keys that differ."""
+    def check_config(self, config: RunConfig, read_by: Mapping[str, str] | None = None) -> frozenset[str]:
+        """The steps whose settings differ from those that the run began with, and may.
+
+        `read_by`: keys of the method's block that may differ, each with the step that first reads it, while that step
+        is done nowhere and nothing of it waits to cross or has crossed.
+        Raises: RefusedInput, naming a key that must not differ.
+        """
         ours, theirs = self.config().model_dump(mode="json"), config.model_dump(mode="json")
-        if differing := sorted(set(_differences(ours, theirs))):
+        differing, steps = sorted(set(_differences(ours, theirs))), set()
+        fixed = []
+        for key in differing:
+            block, _, rest = key.partition(".")
+            step = (read_by or {}).get(rest.partition(".")[0]) if block == "method_config" else None
+            if step is None or self._has_begun_to_leave(step):
+                fixed.append(config.method.rpartition(":")[2] + "." + rest if block == "method_config" else key)
+            else:
+                steps.add(step)
+        if fixed:
             raise RefusedInput(
-                f"run directory {self.path}: a run resumes only with the config it began with, and {differing[0]} "
-                f"differs{f' (and {len(differing) - 1} more)' if len(differing) > 1 else ''}; put it back, or start a "
+                f"run directory {self.path}: a run resumes only with the config it began with, and {fixed[0]} "
+                f"differs{f' (and {len(fixed) - 1} more)' if len(fixed) > 1 else ''}; put it back, or start a "
                 "new run"
             )
+        return frozenset(steps)
+
+    def take_config(self, config: RunConfig, steps: Collection[str]) -> None:
+        """Goes on with another config than the run began with, `steps` from their beginnings; see `check_config`."""
+        for step in steps:
+            for folder in (self.private / "checkpoints").glob(f"*/{step}"):
+                shutil.rmtree(folder)
+        write_json(self.private / "config.json", config.model_dump(mode="json"))
+        self.event("settings changed", steps=sorted(steps))
+
+    def _has_begun_to_leave(self, step: str) -> bool:
+        places = (self.private / "done", self.private / "pending", self.outbound)
+        return any(any(place.glob(f"*/{step}.*")) for place in places)
 
     @contextmanager
     def locked(self) -> Iterator[None]:

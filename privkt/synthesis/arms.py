@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from privkt.contracts import ClientSite
+from privkt.contracts import ClientSite, PublicFacts
 from privkt.privacy import RefusedInput
 
 OPEN_WRITER = "local_llm"
@@ -38,16 +38,27 @@ def possible_arms(method: str, arms: Sequence[A], site: ClientSite, *, missing: 
     if writer is None and missing == "skip":
         return tuple(arm for arm in arms if not arm.is_open)
     if writer is None:
-        raise RefusedInput(
-            f"{method}.baselines: {shown.value!r} needs the role {OPEN_WRITER!r}, a large model in the client's own "
-            "process, and the config has none; add it or leave the baseline out"
-        )
+        raise _absent(method, shown)
     if writer.remote and not site.data.public:
         raise RefusedInput(
             f"{method}.baselines: {shown.value!r} shows text without a guarantee, and the remote {OPEN_WRITER!r} may "
             "not see it; use a model in this process, declare the data public, or leave the baseline out"
         )
     return tuple(arms)
+
+
+def need_writer(method: str, arms: Sequence[A], facts: PublicFacts, *, missing: str) -> None:
+    """Refuses, from the config alone, what `possible_arms` would refuse for want of the role `local_llm`."""
+    shown = next((arm for arm in arms if arm.is_open), None)
+    if shown is not None and missing != "skip" and facts.roles is not None and OPEN_WRITER not in facts.roles:
+        raise _absent(method, shown)
+
+
+def _absent(method: str, arm: _Arm) -> RefusedInput:
+    return RefusedInput(
+        f"{method}.baselines: {arm.value!r} needs the role {OPEN_WRITER!r}, a large model in the client's own process, "
+        "and the config has none; add it or leave the baseline out"
+    )
 
 
 class ArmResults:

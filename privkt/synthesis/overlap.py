@@ -18,7 +18,8 @@ def overlap_report(made: Sequence[str], private: Sequence[str], canaries: Iterab
     """Counts about texts that were made, against private ones.
 
     Units: `longest_common_words`: words in a row that both have; `share_with_8_common_words`: of the made texts;
-        `exact_copies`, `near_copies` (Jaccard of word triples >= 0.5): made texts; `canaries_repeated`: canaries.
+        `exact_copies`, `near_copies` (Jaccard of word triples >= 0.5): made texts; `canaries_repeated` and
+        `canaries_in_the_data`: canaries, in made and in private texts.
     Edge cases: nothing made, or nothing private, gives zeros.
     """
     made_words = [_words(text) for text in made]
@@ -38,6 +39,8 @@ def overlap_report(made: Sequence[str], private: Sequence[str], canaries: Iterab
     if planted:
         text = " \n ".join(_plain(one) for one in made)
         found["canaries"] = float(len(planted))
+        there = " \n ".join(_plain(one) for one in private)
+        found["canaries_in_the_data"] = float(sum(f" {canary} " in f" {there} " for canary in planted))
         found["canaries_repeated"] = float(sum(f" {canary} " in f" {text} " for canary in planted))
     return found
 

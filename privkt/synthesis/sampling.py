@@ -11,6 +11,12 @@ from privkt.privacy import RefusedInput
 from privkt.synthesis.filters import FilterReport, Validity, keep_valid
 from privkt.synthesis.templates import Template, one_line
 
+#: Keys of a config that say how texts are drawn from a generator that is trained already.
+DRAWING = (
+    "samples_per_label", "max_tokens", "temperature", "top_k", "top_p", "attempts", "min_words", "min_characters",
+    "near_duplicates",
+)  # fmt: skip
+
 
 @dataclass(frozen=True)
 class SamplingRule:

@@ -6,8 +6,10 @@ import pytest
 from privkt_knowledgesg.arms import Arm
 
 from privkt.config import parse_config
+from privkt.evaluation.report.render import write_report
 from privkt.plugins import get_manager
 from privkt.privacy import Ledger, RefusedInput, epsilon, event_from_json
+from privkt.runtime.errors import RunFailed
 from privkt.runtime.local import LocalRuntime
 from privkt.runtime.prediction import predict_texts
 
@@ -100,7 +102,7 @@ def test_every_baseline_runs_and_the_student_may_start_from_the_adapter(raw, tmp
     # A random model writes no response mark, so arms that want pairs of it have none, and the notes say so.
     missing = {Arm.DP_PAIRS.heading}
     assert set(outcome.scores) == {arm.heading for arm in Arm} - missing
-    assert set(outcome.notes["not_measured"]) == missing
+    assert outcome.notes["not_measured"] == dict.fromkeys(missing, "no pair passed the filters and was answered")
     assert all("unreadable_verdicts" in scores for scores in outcome.scores.values())
     assert [c.step for c in result.crossed] == ["tune"]
     found = predict_texts(result.path, ["what helps against a cold?"])
@@ -129,6 +131,31 @@ def test_a_run_that_was_cut_sends_the_same_adapter_and_pays_once(raw, tmp_path, 
     assert result.outcomes["a"][0].scores
 
 
+def test_filters_that_let_nothing_through_are_loosened_and_nothing_is_paid_again(raw, tmp_path):
+    raw |= {"clients": raw["clients"][:1]}
+    raw["knowledgesg"]["baselines"] = []
+    strict = raw | {"knowledgesg": raw["knowledgesg"] | {"filters": {"min_words": 190}}}
+    with pytest.raises(RunFailed, match="give the corrected config with --resume"):
+        run(strict, tmp_path)
+    html = write_report(tmp_path / "run")[0].read_text()
+    assert "too short" in html  # the counts that say why
+    result = run(raw, tmp_path)
+    assert result.outcomes["a"][0].scores
+    assert len(Ledger.open("visits-a").charges()) == 1
+    with pytest.raises(RefusedInput, match=r"knowledgesg\.filters\.min_words differs"):
+        run(strict, tmp_path)
+
+
+def test_the_adapter_that_came_back_says_what_guarantee_it_has(raw, tmp_path):
+    raw |= {"clients": raw["clients"][:1]}
+    raw["knowledgesg"]["baselines"] = []
+    result = run(raw, tmp_path)
+    (folder,) = (result.path / "private" / "models" / "a").iterdir()
+    card = (folder / "README.md").read_text()
+    assert str(result.plans["a"].trainings[0].guarantee) in card
+    assert "saw no private record" in card
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
@@ -137,6 +164,9 @@ def test_a_run_that_was_cut_sends_the_same_adapter_and_pays_once(raw, tmp_path, 
         ({"template": {"name": "custom"}}, "must hold {question} once"),
         ({"tuning": {"batch_size": 25}}, "at most the declared size 24"),
         ({"writing": {"max_tokens": 900}}, "must take about"),
+        ({"seeds": {"path": "x", "public": True}}, "knowledgesg, public data (json): `path` names no file"),
+        ({"seeds": {"path": "x", "public": True, "response": "r"}}, "`columns` does not list it"),
+        ({"filters": {"min_words": 9, "max_words": 5}}, "min_words must be at most max_words, got 9 and 5"),
     ],
 )
 def test_bad_settings_are_refused_before_anything_is_spent(raw, tmp_path, change, said):

@@ -11,6 +11,7 @@ from privkt_knowledgesg.pairs import Pair, PairTemplateConfig, make_pair_templat
 from privkt_knowledgesg.scoring import instruction_following_difficulty, label_in, label_scores, perplexity
 
 from privkt.contracts import Generation, Outcome, Rows, Score
+from privkt.privacy import RefusedInput
 
 NAMES = {"0": "negative", "1": "neutral", "2": "positive"}
 TEMPLATE = make_pair_template(PairTemplateConfig())
@@ -99,6 +100,7 @@ def test_predict_gives_labels_or_answers(block):
     free = KnowledgeSG(KnowledgeSGConfig.model_validate(block()))
     (written,) = free.predict({"base": Base()}, outcome, ["text"], [])
     assert written.label == "Take a rest, says 1.0."
+    assert written.probability == pytest.approx(math.exp(-len(written.label) / 5))  # of five words
     with pytest.raises(TypeError, match="run the method"):
         free.predict({"base": Base()}, Outcome(), ["text"], [])
 
@@ -125,3 +127,34 @@ def test_labelled_data_are_scored_by_label_and_a_judge_scores_free_text(block, m
         outcome = KnowledgeSG(config).evaluate(client, KnowledgeSG(config).distil(server)["a"])
         assert all(set(score) == wanted for score in outcome.scores.values())
         assert list(outcome.scores) == ["base model", "KnowledgeSG"]
+
+
+class Short(Base):
+    """Reads a word as a token, and few of them."""
+
+    context_tokens = 90
+
+    def count_tokens(self, texts):
+        return [len(text.split()) for text in texts]
+
+
+def test_rows_and_arms_that_do_not_fit_the_context_are_told_and_stop_nothing(block, make_client, make_server):
+    held = rows(500, 4)
+    long = Rows((*held.text, "word " * 200), None, tuple("01234"), {"response": (*held.columns["response"], "Rest.")})
+    config = KnowledgeSGConfig.model_validate(block(baselines=["base", "in-context"], scoring={"max_tokens": 8}))
+    client, server = make_client(base=Short(), held=long), make_server("a", professional=Professional())
+    release = KnowledgeSG(config).tune(client)
+    KnowledgeSG(config).write(server, {"a": release.payload})
+    outcome = KnowledgeSG(config).evaluate(client, KnowledgeSG(config).distil(server)["a"])
+    assert list(outcome.scores) == ["base model", "KnowledgeSG"]
+    assert outcome.notes["held_out_rows_too_long"] == 1
+    (why,) = outcome.notes["not_measured"].values()
+    assert "2 private examples and a held-out row do not fit the base model's context; lower scoring.shots" in why
+    one = KnowledgeSGConfig.model_validate(block(baselines=["in-context"], scoring={"max_tokens": 8, "shots": 1}))
+    fits = KnowledgeSG(one).evaluate(
+        make_client(base=Short(), held=long, state=client.state, place="one"), KnowledgeSG(config).distil(server)["a"]
+    )
+    assert len(fits.scores) == 2
+    none = make_client(base=Short(), held=Rows(("word " * 200,), None, ("0",), {"response": ("Rest.",)}), place="none")
+    with pytest.raises(RefusedInput, match="at least one row and its answer must fit the base model's context"):
+        KnowledgeSG(one).evaluate(none, KnowledgeSG(config).distil(server)["a"])

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,7 @@ from privkt.plugins import get_manager
 from privkt.privacy import Budget, RefusedInput
 from privkt.runtime.local import LocalRuntime
 from privkt.runtime.prediction import predict_texts
+from privkt.runtime.preflight import prepare
 
 
 @pytest.fixture
@@ -33,6 +35,10 @@ def run(tmp_path):
         return result.outcomes["a"][0], server["transfers"]["a"], result.path
 
     return go
+
+
+def parse_and_check(raw):
+    return prepare(parse_config(raw), get_manager())
 
 
 def labelled_public(files, name, mood=None):
@@ -64,6 +70,7 @@ def test_every_arm_with_one_report(raw, run):
     assert "epsilon = 17.9" in notes["inference"]["a text"]  # six tokens, each certified a little below 3
     assert "document level, local" in notes["inference"]["a text"]
     assert "user level" in notes["inference"]["a person"]
+    assert notes["arms"][Arm.QUERIES.heading]["protection"].endswith("; texts that are asked: ε = 17.95 each")
     assert notes["membership"]["models"] == 4
     assert 0 <= notes["membership"]["auc"] <= 1
     assert {"tuning the small model's prompt", "tuning a prompt on the large model"} < set(notes["seconds"])
@@ -96,6 +103,33 @@ def test_variants_and_alphas(raw, run, files):
     assert found["output"][1]["alpha"] == found["zero"][1]["alpha"] == 0.0
     assert torch.equal(*(rows_of(found[name][0].model) for name in ("output", "zero")))
     assert 0 <= found["public"][1]["alpha"] <= 1
+
+
+def test_what_the_config_alone_shows_to_be_impossible_is_refused_by_the_plan(raw):
+    settings = POSTConfig.model_validate(raw()["post"])
+    facts = PublicFacts("a", 48, ("negative", "positive"), held_out_columns=(), roles=frozenset({"target"}))
+    budget = Budget(8, 1e-3)
+    with pytest.raises(RefusedInput, match="has no role `local_target`"):
+        POST(settings).plan(facts, budget)
+    POST(settings).plan(replace(facts, roles=facts.roles | {"local_target"}), budget)
+    POST(settings).plan(replace(facts, held_out_columns=None), budget)  # nothing is scored
+    POST(settings.model_copy(update={"missing_models": "skip"})).plan(facts, budget)
+    words = {"negative": ["bad"], "positive": ["good", "bad"]}
+    task = settings.task.model_copy(update={"words": words})
+    with pytest.raises(RefusedInput, match="every word must stand for one label, once, and 'bad'"):
+        POST(settings.model_copy(update={"task": task})).plan(replace(facts, roles=None), budget)
+
+
+def test_perturbed_queries_need_a_mechanism_and_a_prompt(raw):
+    with pytest.raises(RefusedInput, match="private-queries` asks with perturbed texts behind the transferred prompt"):
+        parse_and_check(raw(baselines=["private-queries"]))
+    asked = {"mechanism": "exponential", "tokens": 6, "epsilon": 3.0}
+    parse_and_check(raw(baselines=["private-queries"], inference=asked))
+    with pytest.raises(RefusedInput, match=r"a transfer\.variant that makes a prompt"):
+        parse_and_check(raw(baselines=["private-queries"], inference=asked, transfer={"variant": "inference"}))
+    without = POST(POSTConfig.model_validate(raw()["post"])).comparison()
+    assert Arm.QUERIES not in without.baselines
+    assert Arm.QUERIES in POST(POSTConfig.model_validate(raw(inference=asked)["post"])).comparison().baselines
 
 
 def test_alpha_from_public_texts_needs_their_labels(raw, run):

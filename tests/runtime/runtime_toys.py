@@ -14,6 +14,7 @@ from typing import ClassVar
 from privkt.config import parse_config
 from privkt.contracts import (
     Backend,
+    BackendError,
     Capability,
     Dataset,
     Generation,
@@ -39,6 +40,7 @@ class ToyConfig(MethodConfig):
     unprotected: bool = False
     column: str = ""
     pause: float = 0.0
+    wanted: str = ""
 
 
 class Toy(TransferMethod):
@@ -49,6 +51,7 @@ class Toy(TransferMethod):
     client_roles = ("slm",)
     server_roles = ("llm",)
     optional_roles = ("slm",)
+    read_by: ClassVar[Mapping[str, str]] = {"wanted": "augment"}
     log: ClassVar[list[str]] = []
     on_call = None
 
@@ -103,6 +106,12 @@ class Toy(TransferMethod):
     def augment(self, site, published: Mapping[str, Texts]):
         """Doubles every text."""
         self._begin(f"augment {site.seed}")
+        if self.config.wanted:
+            mark = site.folder / "wanted"  # what other settings left behind must be gone
+            assert not mark.exists() or mark.read_text() == self.config.wanted
+            mark.write_text(self.config.wanted)
+        if self.config.wanted == "the impossible":
+            raise BackendError("toy: the impossible was wanted")
         time.sleep(self.config.pause)
         site.state.save_json("seen", {client: len(texts) for client, texts in published.items()})
         answers = {}

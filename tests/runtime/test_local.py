@@ -52,6 +52,23 @@ def test_steps_run_once_or_once_a_seed_in_order(toys, tmp_path):
     assert toys.ToyDataset.reads == 2  # once a client: rows stay in memory
 
 
+def test_settings_that_a_failed_step_read_are_corrected_and_nothing_is_paid_again(toys, tmp_path):
+    with pytest.raises(RunFailed, match="the impossible was wanted"):
+        LocalRuntime(
+            toys.toy_config(tmp_path, toy={"wanted": "the impossible"}), tmp_path / "run", toys.toy_manager()
+        ).run()
+    sent = {p.name: p.read_bytes() for p in (tmp_path / "run" / "outbound").rglob("*") if p.is_file()}
+    with pytest.raises(RefusedInput, match=r"toy\.epsilon differs"):
+        LocalRuntime(toys.toy_config(tmp_path, toy={"epsilon": 0.5}), tmp_path / "run", toys.toy_manager()).run()
+    result = LocalRuntime(toys.toy_config(tmp_path, toy={"wanted": "less"}), tmp_path / "run", toys.toy_manager()).run()
+    assert sorted(result.outcomes["a"]) == [0, 1]
+    assert result.totals["a"].spent.epsilon == 1.0
+    assert toys.Toy.log.count("publish a") == 1
+    assert {p.name: p.read_bytes() for p in (tmp_path / "run" / "outbound").rglob("*") if p.is_file()} == sent
+    with pytest.raises(RefusedInput, match=r"toy\.wanted differs"):  # every step that reads it is done
+        LocalRuntime(toys.toy_config(tmp_path, toy={"wanted": "more"}), tmp_path / "run", toys.toy_manager()).run()
+
+
 def entries(name):
     return [(e.kind, e.body) for e in Ledger.open(name).entries()]
 
@@ -153,7 +170,7 @@ def test_a_steps_folder_goes_when_the_step_is_done_and_not_before(toys, tmp_path
 
 def test_another_config_does_not_resume(toys, tmp_path):
     LocalRuntime(toys.toy_config(tmp_path), tmp_path / "run", toys.toy_manager()).run()
-    with pytest.raises(RefusedInput, match=r"method_config\.rows differs"):
+    with pytest.raises(RefusedInput, match=r"toy\.rows differs"):
         LocalRuntime(toys.toy_config(tmp_path, toy={"rows": 4}), tmp_path / "run", toys.toy_manager()).run()
 
 

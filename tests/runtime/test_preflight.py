@@ -5,12 +5,13 @@ import math
 
 import pytest
 
+from privkt.config import DataConfig, EvaluationConfig
 from privkt.contracts import MethodConfig, NoProgress, Outcome, TransferMethod, client_step, server_step
 from privkt.plugins import UnknownPlugin
 from privkt.privacy import Budget, LedgerMismatch, RefusedInput
 from privkt.runtime.accounts import left_of
 from privkt.runtime.local import LocalRuntime
-from privkt.runtime.preflight import prepare, takes_received, with_caches
+from privkt.runtime.preflight import SCORED_ON_ITS_OWN, prepare, takes_received, with_caches
 
 
 def refused(toys, config, match, kind=RefusedInput):
@@ -64,6 +65,28 @@ def test_the_methods_own_block_is_checked_with_the_nearest_name(toys, tmp_path):
 )
 def test_roles_are_those_of_the_method(toys, tmp_path, models, match):
     refused(toys, toys.toy_config(tmp_path, models=models), match)
+
+
+def test_a_file_of_public_data_is_read_before_anything_is_spent(toys, tmp_path, monkeypatch):
+    block = DataConfig(source="toy", path=str(tmp_path / "seeds.jsonl"), text="question", public=True)
+    monkeypatch.setattr(toys.Toy, "public_data", lambda self: (block,))
+    config = toys.toy_config(tmp_path)
+    refused(toys, config, "toy, public data: data must be readable .* stopped with FileNotFoundError")
+    (tmp_path / "seeds.jsonl").write_text('{"text": "What now?"}\n')
+    refused(toys, config, "toy, public data: data must be readable .* stopped with KeyError")
+    (tmp_path / "seeds.jsonl").write_text('{"question": "What now?"}\n')
+    prepare(config, toys.toy_manager())
+
+
+def test_scores_on_the_clients_own_rows_are_told(toys, tmp_path):
+    config = toys.toy_config(tmp_path)
+    (client,) = config.clients
+    held = DataConfig(**client.data.model_dump(exclude={"name", "size"}))
+    scored = config.model_copy(update={"evaluation": EvaluationConfig(data=held)})
+    (made,) = prepare(scored, toys.toy_manager()).clients
+    assert SCORED_ON_ITS_OWN in made.plan.warnings
+    (made,) = prepare(config, toys.toy_manager()).clients
+    assert made.plan.warnings == ()
 
 
 def test_optional_roles_may_be_left_out(toys, tmp_path):

@@ -41,6 +41,16 @@ def test_splits_tell_saved_folders_apart_only_where_there_are_splits(tmp_path):
     assert not overlap(one, other)
 
 
+def test_a_copy_of_a_file_is_the_file(tmp_path):
+    mine, copy, other = (DataConfig(path=str(tmp_path / name)) for name in ("mine.jsonl", "copy.jsonl", "other.jsonl"))
+    for block, text in ((mine, "one\n"), (copy, "one\n"), (other, "two\n")):
+        (tmp_path / block.path).write_text(text)
+    assert overlap(mine, copy)
+    assert not overlap(mine, other)
+    with pytest.raises(RefusedInput, match="names the data of client 'a'"):
+        need_public("post", [copy.model_copy(update={"public": True})], [("client 'a'", mine)])
+
+
 def test_public_data_are_declared_and_nobodys_own():
     mine = DataConfig(path="mine.jsonl")
     need_public("post", [DataConfig(path="news.jsonl", public=True)], [("client 'a'", mine)])

@@ -80,8 +80,33 @@ def test_another_config_is_refused_by_key(run):
     run.check_config(config())
     with pytest.raises(RefusedInput, match=r"budget\.epsilon differs; put it back"):
         run.check_config(config(budget={"epsilon": 9}))
-    with pytest.raises(RefusedInput, match=r"method_config\.rows differs \(and 1 more\)"):
+    with pytest.raises(RefusedInput, match=r"echo\.rows differs \(and 1 more\)"):
         run.check_config(config(echo={"rows": 4}, seeds=[1]))
+
+
+def test_settings_that_no_step_has_read_may_differ(run):
+    read_by, other = {"rows": "draw"}, config(echo={"rows": 4})
+    assert run.check_config(config(), read_by) == frozenset()
+    assert run.check_config(other, read_by) == {"draw"}
+    with pytest.raises(RefusedInput, match=r"echo\.lines differs;"):
+        run.check_config(config(echo={"rows": 4, "lines": 1}), read_by)
+    with pytest.raises(RefusedInput, match=r"budget\.epsilon differs \(and 1 more\)"):
+        run.check_config(config(budget={"epsilon": 9}, echo={"rows": 4}), {})
+    kept, redone = run.step_folder("a", "learn", 0), run.step_folder("a", "draw", 0)
+    run.take_config(other, {"draw"})
+    assert run.config() == other
+    assert kept.exists()
+    assert not redone.exists()
+    assert run.events()[-1]["steps"] == ["draw"]
+
+
+@pytest.mark.parametrize("place", ["private/done", "private/pending", "outbound"])
+def test_settings_of_a_step_that_ended_or_sends_something_stay(run, place):
+    file = run.path / place / "a" / "draw.seed-0.arrow"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.with_name("draw.seed-0.json").touch()
+    with pytest.raises(RefusedInput, match=r"echo\.rows differs"):
+        run.check_config(config(echo={"rows": 4}), {"rows": "draw"})
 
 
 def test_damage_is_named(run):

@@ -11,11 +11,12 @@ def test_counts():
     found = overlap_report(
         ["today the soup was cold and the waiter smiled at us", PRIVATE[1].upper() + "!", "nothing in common here"],
         PRIVATE,
-        canaries=["Ada Quill", "lemon cake", "quill"],
+        canaries=["Ada Quill", "lemon cake", "quill", "nobody planted this"],
     )
     assert found == {
         "texts": 3.0, "longest_common_words": 8.0, "share_with_8_common_words": pytest.approx(1 / 3),
-        "exact_copies": 1.0, "near_copies": 1.0, "canaries": 3.0, "canaries_repeated": 1.0,
+        "exact_copies": 1.0, "near_copies": 1.0, "canaries": 4.0, "canaries_repeated": 1.0,
+        "canaries_in_the_data": 3.0,
     }  # fmt: skip
 
 

@@ -20,7 +20,7 @@ from privkt.runtime.cards import planned, replace_one_epsilon
 from privkt.runtime.gate import read_manifest
 from privkt.runtime.preflight import SERVER
 from privkt.runtime.results import stored_outcomes
-from privkt.runtime.run_directory import RunDirectory
+from privkt.runtime.run_directory import HELD_OUT, RunDirectory
 
 FORMAT = 1
 
@@ -33,8 +33,9 @@ def build_report(path: Path | str) -> dict[str, Any]:
         dp-accounting alone.
     Edge cases: an unfinished run has the outcomes that exist; `server` holds for each seed what its steps stored
         as JSON under "report", such as counts of answers that could not be read; of a method's notes, `main` names its
-        own arm, and `arms[name].protection` what protects the texts that were seen for it ("release": the first
-        training's epsilon) and `arms[name].learnt_from` how much its model learnt from, in words.
+        own arm, `epsilon` is "inf" where what is handed over has no guarantee, `arms[name].protection` says what
+        protects the texts that were seen for it ("release": the first training's epsilon) and `arms[name].learnt_from`
+        how much its model learnt from, in words.
     Raises: RefusedInput, when there is no run at `path` or its ledgers are missing or tampered with.
     """
     run = RunDirectory.open(path)
@@ -43,13 +44,16 @@ def build_report(path: Path | str) -> dict[str, Any]:
     method: type[TransferMethod] = manager.load("method", config.method)
     outcomes = stored_outcomes(run, method)
     made = method(method.Config.model_validate(config.method_config))
+    events = run.events()
+    held_out = {event["client"]: event["rows"] for event in events if event["event"] == HELD_OUT}
     clients = {
-        client.name: _client(run, config, client, outcomes.get(client.name, {}), made) for client in config.clients
+        client.name: _client(run, config, client, outcomes.get(client.name, {}), made)
+        | {"held_out_rows": held_out.get(client.name)}
+        for client in config.clients
     }
     not_covered: dict[str, None] = {}
     for client in clients.values():
         not_covered |= dict.fromkeys(client.pop("not_covered"))
-    events = run.events()
     return {
         "format": FORMAT,
         "privkt": privkt.__version__,

@@ -81,6 +81,7 @@ def canaries(client: Mapping[str, Any]) -> dict[str, int] | None:
     return {
         "total": int(max(c["canaries"] for c in found)),
         "repeated": int(max(c["canaries_repeated"] for c in found)),
+        "absent": int(max(c["canaries"] - c.get("canaries_in_the_data", c["canaries"]) for c in found)),
     }
 
 
@@ -156,6 +157,7 @@ def _client(client: Mapping[str, Any]) -> dict[str, Any]:
         "trainings": [_training(t) for t in client["trainings"]],
         "ledger": _ledger(client["ledger"]),
         "planted": canaries(client),
+        "unprotected": first_notes(client).get("epsilon") == "inf",
         "first_notes": _filled({k: v for k, v in first_notes(client).items() if k not in _PLACED}),
     }
 
