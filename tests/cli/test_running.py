@@ -93,6 +93,17 @@ def test_show_prints_the_texts_that_crossed(done, cli):
     assert lines == [f"  [{row['label']}] {visible(row['text'])}" for row in rows]
 
 
+def test_show_prints_the_columns_that_crossed_beside_the_texts(done, cli, monkeypatch):
+    from privkt.contracts import Texts
+    from privkt.runtime import wire
+
+    counts = Texts(("votes for set 0", "votes for set 1"), None, {"value": ("23", "32")})
+    monkeypatch.setattr(wire, "decode", lambda data: counts)
+    said = cli("show", done.run, "--texts")
+    assert "  votes for set 0; value: 23\n  votes for set 1; value: 32\n" in said.out
+    assert cli("show", done.run, "--texts", "--json").json[1]["columns"] == {"value": "32"}
+
+
 def test_show_refuses_texts_that_are_not_those_that_crossed(done, cli):
     file = next((done.run / "outbound" / "a").glob("*.arrow"))
     kept = file.read_bytes()

@@ -94,6 +94,32 @@ def test_a_whole_run_is_one_page(whole):
     assert [tag for tag, _ in page.tags].count("svg") == 2
 
 
+def test_what_the_scores_rest_on_and_what_has_no_guarantee_is_said(written, capsys):
+    from privkt.cli.tables import print_report
+    from privkt.runtime.run_directory import HELD_OUT
+
+    run = written()
+    run.run.event(HELD_OUT, client="a", rows=37)
+    planted = {"texts": 8.0, "canaries": 5.0, "canaries_repeated": 0.0, "canaries_in_the_data": 3.0}
+    run.end(scores=SCORES, overlap={"made": planted}, epsilon="inf")
+    run.finish()
+    words = page_of(run).words
+    assert "On 37 held-out rows." in words
+    assert "2 of them do not stand in the private texts" in words
+    assert "What this run hands over has no guarantee." in words
+    print_report(build_report(run.path))
+    said = " ".join(capsys.readouterr().out.split())
+    assert "scored on 37 held-out rows" in said
+    assert "2 of them do not stand in the private texts and could not come out" in said
+
+
+def test_neither_is_said_where_it_is_not_so(whole):
+    words = page_of(whole).words
+    assert "On held-out rows, mean" in words  # a run of an earlier version did not note how many
+    assert "do not stand in the private texts" not in words
+    assert "has no guarantee" not in words
+
+
 def test_how_much_an_arm_learnt_from_stands_beside_its_scores(written, capsys):
     from privkt.cli.tables import print_report
 
