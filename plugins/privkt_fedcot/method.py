@@ -62,7 +62,7 @@ class FedCoT(TransferMethod):
         PLAIN,
     )
     read_by: ClassVar[Mapping[str, str]] = {
-        **dict.fromkeys(("rationale", "decoder"), "explain"), **dict.fromkeys(("filter", "slm"), "learn"),
+        **dict.fromkeys(("rationale", "decoder"), "explain"), **dict.fromkeys(("filter", "slm"), "decode"),
     }  # fmt: skip
     config: FedCoTConfig
 
