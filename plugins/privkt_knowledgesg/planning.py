@@ -9,6 +9,7 @@ from privkt.synthesis.planning import plan_training, training_warnings
 from privkt_knowledgesg.arms import Arm
 from privkt_knowledgesg.config import KnowledgeSGConfig
 from privkt_knowledgesg.pairs import PairTemplate
+from privkt_knowledgesg.seeds import Origin
 
 PURPOSE = "knowledgesg: fine-tune the adapter"
 _TOKENS_A_WORD = 1.4
@@ -106,6 +107,8 @@ def _warnings(config: KnowledgeSGConfig, training: TrainingPlan) -> list[str]:
             "professional.licence is not given: find out whether the professional model's makers allow training on "
             "what it writes, and say so"
         )
+    if config.seeds is None and Origin.PUBLIC in config.writing.seeding:
+        found.append("no public `seeds` are given: instructions are written after the header, or own ones, alone")
     if config.seeds is None and Arm.SEEDS in config.baselines:
         found.append(f"baseline {Arm.SEEDS.value!r} needs public `seeds` and is left out")
     if config.filters.min_words * _TOKENS_A_WORD > config.writing.max_tokens:

@@ -47,6 +47,11 @@ def test_the_control_without_private_data_is_missed(block):
     assert not any("no-private-data" in line for line in plan(block()).warnings)
 
 
+def test_seeds_that_nobody_gave_are_missed(block):
+    assert any("no public `seeds` are given" in line for line in plan(block(seeds=None)).warnings)
+    assert not any("`seeds`" in line for line in plan(block()).warnings)
+
+
 def test_arms_that_use_rows_as_they_are_are_named(block):
     lines = plan(block(baselines=["private", "in-context"])).not_covered
     assert sum("without any noise" in line for line in lines) == 2
