@@ -58,6 +58,12 @@ class DataConfig(BaseModel):
     def options(self) -> dict[str, Any]:
         return dict(self.model_extra or {})
 
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """What the block lists under `columns`; nothing where that is no list, which its dataset plugin refuses."""
+        listed = self.options.get("columns")
+        return tuple(listed) if isinstance(listed, list | tuple) else ()
+
 
 class PrivateDataConfig(DataConfig):
     """A client's data: `name` identifies its ledger, `size` is the declared, public N."""
@@ -224,7 +230,7 @@ def _joined(faults: Sequence[Any]) -> Iterator[dict[str, Any]]:
     for (loc, _), group in itertools.groupby(faults, key=lambda fault: (_key_of(fault), id(fault["input"]))):
         found = list(group)
         if len(found) == 1:
-            yield {**found[0], "loc": loc}
+            yield found[0]
         else:
             rules = [fault["msg"].removeprefix("Input should be ").partition(",")[0] for fault in found]
             yield {**found[0], "loc": loc, "type": "alternatives", "msg": f"must be {', or '.join(rules)}"}
@@ -233,7 +239,8 @@ def _joined(faults: Sequence[Any]) -> Iterator[dict[str, Any]]:
 def _key_of(fault: Mapping[str, Any]) -> tuple[Any, ...]:
     """The place of the key a fault is about, without the name of the alternative that was tried."""
     loc: tuple[Any, ...] = fault["loc"]
-    return loc[:-1] if loc and str(loc[-1]).partition("[")[0] in _ALTERNATIVES else loc
+    alternative = len(loc) > 1 and str(loc[-1]).partition("[")[0] in _ALTERNATIVES
+    return loc[:-1] if alternative and fault["type"] not in ("extra_forbidden", "missing") else loc
 
 
 def _names_at(model: type[BaseModel], loc: tuple[Any, ...]) -> list[str]:

@@ -187,6 +187,17 @@ def test_anchors_and_merge_keys_still_work(tmp_path):
         load_config(written(tmp_path, text))
 
 
+def test_a_key_that_is_called_like_an_alternative_keeps_its_name():
+    class Mine(BaseModel):
+        words: dict[str, tuple[str, ...]] = {}
+
+    with pytest.raises(ValidationError) as caught:
+        Mine.model_validate({"words": {"none": 3, "plain": ["x"]}})
+    assert describe("m", caught.value, Mine).startswith("m: words.none: ")
+    with pytest.raises(RefusedInput, match="unknown key 'list'"):
+        parse_config({**GOOD, "list": 1})
+
+
 def test_alternatives_of_one_key_are_one_fault_and_rules_over_keys_say_no_type():
     class Mine(BaseModel):
         alpha: float | Literal["public", "heuristic"] = 0.5

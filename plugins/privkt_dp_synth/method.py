@@ -89,7 +89,8 @@ class DPSynth(TransferMethod):
         if not len(drawn.payload.texts):
             raise BackendError(
                 "dp_synth: the generator must write at least one valid text, got none; lower min_words, or raise "
-                "max_tokens or attempts, and give the corrected config with --resume (drawing again costs no budget)"
+                "max_tokens or attempts, and give the corrected config with --resume, unless another client or seed "
+                "has drawn already (drawing again costs no budget)"
             )
         return drawn.map(lambda sampled: sampled.texts)
 
@@ -98,9 +99,13 @@ class DPSynth(TransferMethod):
         """Writing what crossed to a file"""
         report: dict[ClientId, dict[str, Any]] = {client: {"texts": len(texts)} for client, texts in received.items()}
         if self.config.output is not None:
-            if "output" not in site.state:  # a resumed step writes where it began to
-                site.state.save_json("output", str(free_place(Path(self.config.output), site.seed)))
-            place = Path(site.state.load_json("output"))
+            begun = site.state.load_json("output") if "output" in site.state else {}
+            if begun.get("asked") != self.config.output:  # else a resumed step writes where it began to
+                begun = {
+                    "asked": self.config.output, "place": str(free_place(Path(self.config.output), site.seed)),
+                }  # fmt: skip
+                site.state.save_json("output", begun)
+            place = Path(begun["place"])
             write_lines(place, received)
             report = {client: {**counts, "written_to": str(place)} for client, counts in report.items()}
         site.state.save_json("report", report)

@@ -102,7 +102,8 @@ class FDKT(TransferMethod):
         if not len(synthetic.payload):
             raise BackendError(
                 "fdkt: the generator must write at least one valid text, got none; lower min_words, or raise "
-                "max_tokens or attempts, and give the corrected config with --resume (drawing again costs no budget)"
+                "max_tokens or attempts, and give the corrected config with --resume, unless another client or seed "
+                "has drawn already (drawing again costs no budget)"
             )
         return synthetic
 

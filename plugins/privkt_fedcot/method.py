@@ -61,9 +61,8 @@ class FedCoT(TransferMethod):
         PERTURBED,
         PLAIN,
     )
-    read_by: ClassVar[Mapping[str, str]] = {
-        **dict.fromkeys(("rationale", "decoder"), "explain"), **dict.fromkeys(("filter", "slm"), "decode"),
-    }  # fmt: skip
+    # Not `decoder` and `slm`: what a stopped step made with them already is kept.
+    read_by: ClassVar[Mapping[str, str]] = {"rationale": "explain", "filter": "decode"}
     config: FedCoTConfig
 
     @client_step(once=True)

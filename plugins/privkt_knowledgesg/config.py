@@ -43,7 +43,7 @@ class SeedsConfig(DataConfig):
 
     @model_validator(mode="after")
     def _reads_listed_columns(self) -> SeedsConfig:
-        if self.response is not None and self.response not in self.options.get("columns", ()):
+        if self.response is not None and self.response not in self.columns:
             raise ValueError(
                 f"response names the column {self.response!r}, and `columns` does not list it; add it there"
             )

@@ -166,27 +166,36 @@ def score_arms(
             "not_measured": {
                 arm.heading: why[arm] or "no evaluation rows were given" for arm in config.arms if arm not in arms
             },
+            "held_out_rows": len(scorer.held.pairs) if scorer.held else None,
             "held_out_rows_too_long": scorer.held.too_long if scorer.held else 0,
             "main": Arm.KNOWLEDGESG.heading,
             "arms": {
                 arm.heading: {"protection": arm.protection} | _amount(len(from_texts(texts, arm)))
                 for arm in (arms or [Arm.KNOWLEDGESG])
             },
-            "overlap": overlap_report(
-                [pair.question for pair in own], [pair.question for pair in scorer.private], config.canaries
-            ),
+            "overlap": {
+                "instructions": overlap_report(
+                    [pair.question for pair in own],
+                    [text for pair in scorer.private for text in (pair.question, pair.response)],
+                    config.canaries,
+                )
+            },
         },
-        model=_with_card(adapters[Arm.KNOWLEDGESG.value], site),
+        model=_with_card(adapters[Arm.KNOWLEDGESG.value], site, config),
     )
 
 
-def _with_card(adapter: Adapter, site: ClientSite) -> Adapter:
+def _with_card(adapter: Adapter, site: ClientSite, config: KnowledgeSGConfig) -> Adapter:
     """The adapter that is handed over, with a README that says what guarantee it has and from where."""
     released = site.state.load_release("adapter").guarantee
+    whose = f"For records of client {site.id} alone: {released}" if config.together else str(released)
+    begun = "goes on from that one and" if config.student.start == "adapter" else "began as the base model and"
+    statement = SHARED if config.together else STATEMENT
     card = (
-        f"# An adapter for {site.model('base').name}\n\n{released}\n\n"
-        "That is the guarantee of the adapter that was released of private records. This one was taught by the server\n"
-        "with texts that were made behind it, and saw no private record (post-processing).\n"
+        f"# An adapter for {site.model('base').name}\n\n{whose}\n\n"
+        "That is the guarantee of the adapter that this client released of its private records. This one\n"
+        f"{begun} was taught by the server with texts that were made behind what was released, and with no private\n"
+        f"record: {statement}.\n"
     )
     return Adapter({**adapter.files, "README.md": card.encode()})
 

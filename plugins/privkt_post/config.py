@@ -198,7 +198,7 @@ class POSTConfig(MethodConfig):
                 "has no `label`; name their column, or give alpha as a number"
             )
         reads_answers = answer is not None and transfer.variant != "inference"
-        if reads_answers and any(answer not in block.options.get("columns", ()) for block in transfer.public):
+        if reads_answers and any(answer not in block.columns for block in transfer.public):
             raise ValueError(
                 f"transfer.public: a generation task reads public answers in the column {answer!r}; list it under "
                 "`columns` of every block"

@@ -114,9 +114,10 @@ class Arms:
     def _other_large(self) -> bool:
         """Whether the large model in this process has other files than the provider's."""
         local = self.site.models.get("local_target")
-        if local is None or local.remote:
+        told = self.student.get("large_sha256")  # a run that began before this was told has none
+        if self.held is None or told is None or local is None or local.remote:
             return False
-        return digest_of(local.weights_folder()) != self.student["large_sha256"]
+        return digest_of(local.weights_folder()) != told
 
     def _model(self) -> SoftPrompt:
         """The prompt that is handed over, with a privacy card of its own."""

@@ -259,7 +259,8 @@ class TransferMethod(ABC):  # noqa: B024  (its steps are what a subclass must de
     #: Columns of Texts, beside text and label, that may cross; the gate refuses others by name.
     crossing_columns: ClassVar[tuple[str, ...]] = ()
     #: Settings that may be others when a run is resumed, each with the first step that reads it, while that step is
-    #: done nowhere. Never one that a charge, or anything before that step, follows from.
+    #: done nowhere. What the step stores in `site.state` before it ends must not follow from them. Never one that a
+    #: charge, or anything before that step, follows from.
     read_by: ClassVar[Mapping[str, str]] = {}
 
     def __init__(self, config: MethodConfig) -> None:

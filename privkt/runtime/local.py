@@ -85,9 +85,10 @@ class LocalRuntime:
         self._data_changed = data_changed
         self._same_data_confirmed = same_data_confirmed
 
-    def preflight(self, *, probe: bool = False) -> Setup:
+    def preflight(self, *, probe: bool = False, resumed: bool = False) -> Setup:
         """Every check that spends and writes nothing. Raises RefusedInput."""
-        return prepare(self.config, self._manager, progress=self._progress, probe=probe, force=self._force)
+        said = {"probe": probe, "force": self._force, "resumed": resumed}
+        return prepare(self.config, self._manager, progress=self._progress, **said)
 
     def run(self) -> RunResult:
         """Runs what is not done yet.
@@ -101,9 +102,8 @@ class LocalRuntime:
         run = self._existing()
         if run is not None:
             method = self._manager.load("method", run.config().method)
-            changed = run.check_config(self.config, method.read_by)
             with run.locked():
-                if changed:
+                if changed := run.check_config(self.config, method.read_by):
                     self.preflight()
                     run.take_config(self.config, changed)
                 return self._run(run, begun)
@@ -121,7 +121,7 @@ class LocalRuntime:
 
     def _checked(self, run: RunDirectory | None) -> tuple[Setup, dict[str, Account]]:
         heads = run.heads() if run else {}
-        setup = self.preflight(probe=True)
+        setup = self.preflight(probe=True, resumed=run is not None)
         said = {"data_changed": self._data_changed, "same_data_confirmed": self._same_data_confirmed}
         run_id = run.run_id if run else ""
         check_clients(setup.clients, same_data_confirmed=self._same_data_confirmed)

@@ -40,7 +40,7 @@ from privkt.runtime.provenance import need_public, overlap
 
 SERVER = "server"
 SCORED_ON_ITS_OWN = (
-    "the evaluation rows are the client's own data: scores are of rows that were learnt from, and say little of others"
+    "the evaluation rows may be the client's own data: scores of rows that were learnt from say little of others"
 )
 Backends = dict[str, dict[str, Backend]]
 
@@ -96,11 +96,13 @@ def prepare(
     progress: Progress | None = None,
     probe: bool = False,
     force: bool = False,
+    resumed: bool = False,
 ) -> Setup:
     """Checks a whole run and makes its parts.
 
     `probe` asks remote models whether they answer (with fixed public
-    strings); `force` lets private text go to a remote model, which the caller must record as an infinite spend.
+    strings); `force` lets private text go to a remote model, which the caller must record as an infinite spend; files
+    of public data that a `resumed` run has read already are not read again.
     Raises: RefusedInput, naming the subject, the rule, what came and what to do.
     """
     method, method_config = _method(config, manager)
@@ -111,7 +113,7 @@ def prepare(
     _roles(config, method)
     public = method(method_config).public_data()
     need_public(config.method, public, _owned(config))
-    for block in public:
+    for block in () if resumed else public:
         _read_public(config.method, block, manager)
     backends = _backends(config, method, manager, progress or NoProgress(), None, force)
     clients = tuple(_client(config, client, method(method_config), manager) for client in config.clients)
@@ -263,11 +265,6 @@ def source_of(data: DataConfig, labels: tuple[str, ...] | None = None) -> DataSo
     return DataSource(data.source, data.text, data.label, data.labels or labels, data.path, data.options)
 
 
-def _columns(block: DataConfig) -> tuple[str, ...]:
-    listed = block.options.get("columns", ())
-    return tuple(listed) if isinstance(listed, list) else ()
-
-
 def _client(config: RunConfig, client: ClientConfig, method: TransferMethod, manager: PluginManager) -> ClientSetup:
     data, where = client.data, f"client {client.name!r}"
     scored = held_out(config, client)
@@ -275,8 +272,8 @@ def _client(config: RunConfig, client: ClientConfig, method: TransferMethod, man
         client.name,
         data.size,
         data.labels,
-        columns=_columns(data),
-        held_out_columns=None if scored is None else _columns(scored),
+        columns=data.columns,
+        held_out_columns=None if scored is None else scored.columns,
         roles=frozenset(config.models),
     )
     limits = client.budget or config.budget

@@ -6,6 +6,7 @@ import filecmp
 import os
 import re
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from privkt.config import DataConfig
@@ -46,9 +47,10 @@ def overlap(one: DataConfig, other: DataConfig) -> bool:
     """
     if one.path is not None and other.path is not None:
         here, there = Path(os.path.realpath(one.path)), Path(os.path.realpath(other.path))
-        if here.is_file() and there.is_file():
-            return filecmp.cmp(here, there, shallow=False)
         same = here == there
+        if not same and here.is_file() and there.is_file():
+            with suppress(OSError):  # who cannot read it is told so when it is read
+                return filecmp.cmp(here, there, shallow=False)
         return same and (not (here / _DICTIONARY).is_file() or _splits_meet(one, other))
     if one.path is not None or other.path is not None:
         return False

@@ -160,7 +160,8 @@ class RunDirectory:
 
     def _has_begun_to_leave(self, step: str) -> bool:
         places = (self.private / "done", self.private / "pending", self.outbound)
-        return any(any(place.glob(f"*/{step}.*")) for place in places)
+        stored = any((self.private / "results").glob(f"*/*/{step}.*"))
+        return stored or any(any(place.glob(f"*/{step}.*")) for place in places)
 
     @contextmanager
     def locked(self) -> Iterator[None]:

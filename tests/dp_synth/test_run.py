@@ -8,6 +8,7 @@ from privkt_dp_synth.method import DPSynth
 from privkt.config import parse_config
 from privkt.plugins import get_manager
 from privkt.privacy import Ledger, RefusedInput
+from privkt.runtime.errors import RunFailed
 from privkt.runtime.local import LocalRuntime
 from privkt.runtime.prediction import predict_texts
 
@@ -79,6 +80,18 @@ def test_without_a_small_model_texts_are_all_there_is(raw, tmp_path):
     assert outcome.notes["overlap"]["DP synthetic alone"]["texts"] == 8
     with pytest.raises(RefusedInput, match=r"no final model|small model"):
         predict_texts(result.path, ["cold"])
+
+
+def test_a_place_that_cannot_be_written_to_is_corrected_and_nothing_is_paid_again(raw, tmp_path):
+    raw["models"].pop("slm")
+    raw["seeds"] = [0]
+    (tmp_path / "file").write_text("no folder")
+    wrong = raw | {"dp_synth": raw["dp_synth"] | {"output": str(tmp_path / "file" / "texts.jsonl")}}
+    with pytest.raises(RunFailed):
+        run(wrong, tmp_path)
+    run(raw, tmp_path)
+    assert len((tmp_path / "made" / "texts.jsonl").read_text().splitlines()) == 8
+    assert len(Ledger.open("visits").charges()) == 1
 
 
 def test_one_label_is_refused(raw):

@@ -118,8 +118,8 @@ def test_4_filters_do_not_know_private_text(play, make_client, make_server, bloc
     written = first.parcel.items["texts"].text
     again = play(Rows(written[:12], None, (), {"response": ("yes",) * 12}), fixed=7.0)
     assert again.parcel.items["texts"] == first.parcel.items["texts"]
-    assert again.outcome.notes["overlap"]["exact_copies"] > 0
-    assert first.outcome.notes["overlap"]["exact_copies"] == 0
+    assert again.outcome.notes["overlap"]["instructions"]["exact_copies"] > 0
+    assert first.outcome.notes["overlap"]["instructions"]["exact_copies"] == 0
 
 
 def test_a_changed_private_record_changes_the_servers_inputs_only_through_the_adapter(play):

@@ -72,7 +72,7 @@ def test_a_whole_run_of_two_clients_and_two_seeds(raw, tmp_path):
                 "KnowledgeSG",
             ]
             assert all(set(s) == {"rouge_l", "empty", "perplexity"} for s in outcome.scores.values())
-            assert outcome.notes["overlap"]["texts"] >= 1
+            assert outcome.notes["overlap"]["instructions"]["texts"] >= 1
         (charge,) = [e.body for e in Ledger.open(f"visits-{client}").entries() if e.kind == "charge"]
         (planned,) = result.plans[client].trainings
         assert planned.steps == 3
@@ -146,6 +146,16 @@ def test_filters_that_let_nothing_through_are_loosened_and_nothing_is_paid_again
         run(strict, tmp_path)
 
 
+def test_a_shared_adapter_says_whose_guarantee_it_repeats(raw, tmp_path):
+    raw["knowledgesg"] |= {"baselines": [], "together": True}
+    result = run(raw, tmp_path)
+    for name in "ab":
+        (folder,) = (result.path / "private" / "models" / name).iterdir()
+        card = " ".join((folder / "README.md").read_text().split())
+        assert f"For records of client {name} alone: epsilon" in card
+        assert "somebody with rows at several is owed the sum of theirs" in card
+
+
 def test_the_adapter_that_came_back_says_what_guarantee_it_has(raw, tmp_path):
     raw |= {"clients": raw["clients"][:1]}
     raw["knowledgesg"]["baselines"] = []
@@ -153,7 +163,8 @@ def test_the_adapter_that_came_back_says_what_guarantee_it_has(raw, tmp_path):
     (folder,) = (result.path / "private" / "models" / "a").iterdir()
     card = (folder / "README.md").read_text()
     assert str(result.plans["a"].trainings[0].guarantee) in card
-    assert "saw no private record" in card
+    assert "began as the base model and was taught by the server" in " ".join(card.split())
+    assert "For records of client" not in card
 
 
 @pytest.mark.parametrize(

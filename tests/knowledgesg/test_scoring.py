@@ -148,6 +148,7 @@ def test_rows_and_arms_that_do_not_fit_the_context_are_told_and_stop_nothing(blo
     outcome = KnowledgeSG(config).evaluate(client, KnowledgeSG(config).distil(server)["a"])
     assert list(outcome.scores) == ["base model", "KnowledgeSG"]
     assert outcome.notes["held_out_rows_too_long"] == 1
+    assert outcome.notes["held_out_rows"] == 4
     (why,) = outcome.notes["not_measured"].values()
     assert "2 private examples and a held-out row do not fit the base model's context; lower scoring.shots" in why
     one = KnowledgeSGConfig.model_validate(block(baselines=["in-context"], scoring={"max_tokens": 8, "shots": 1}))

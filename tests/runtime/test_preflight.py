@@ -74,6 +74,7 @@ def test_a_file_of_public_data_is_read_before_anything_is_spent(toys, tmp_path, 
     refused(toys, config, "toy, public data: data must be readable .* stopped with FileNotFoundError")
     (tmp_path / "seeds.jsonl").write_text('{"text": "What now?"}\n')
     refused(toys, config, "toy, public data: data must be readable .* stopped with KeyError")
+    prepare(config, toys.toy_manager(), resumed=True)  # it was read before
     (tmp_path / "seeds.jsonl").write_text('{"question": "What now?"}\n')
     prepare(config, toys.toy_manager())
 

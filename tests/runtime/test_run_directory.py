@@ -100,11 +100,18 @@ def test_settings_that_no_step_has_read_may_differ(run):
     assert run.events()[-1]["steps"] == ["draw"]
 
 
-@pytest.mark.parametrize("place", ["private/done", "private/pending", "outbound"])
-def test_settings_of_a_step_that_ended_or_sends_something_stay(run, place):
-    file = run.path / place / "a" / "draw.seed-0.arrow"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.with_name("draw.seed-0.json").touch()
+@pytest.mark.parametrize(
+    "file",
+    [
+        "private/done/a/draw.seed-0.json",
+        "private/pending/a/draw.seed-0.json",
+        "private/results/a/seed-0/draw.result.json",
+        "outbound/a/draw.seed-0.arrow",
+    ],
+)
+def test_settings_of_a_step_that_has_a_result_stay(run, file):
+    (run.path / file).parent.mkdir(parents=True, exist_ok=True)
+    (run.path / file).touch()
     with pytest.raises(RefusedInput, match=r"echo\.rows differs"):
         run.check_config(config(echo={"rows": 4}), {"rows": "draw"})
 

@@ -33,9 +33,9 @@ def build_report(path: Path | str) -> dict[str, Any]:
         dp-accounting alone.
     Edge cases: an unfinished run has the outcomes that exist; `server` holds for each seed what its steps stored
         as JSON under "report", such as counts of answers that could not be read; of a method's notes, `main` names its
-        own arm, `epsilon` is "inf" where what is handed over has no guarantee, `arms[name].protection` says what
-        protects the texts that were seen for it ("release": the first training's epsilon) and `arms[name].learnt_from`
-        how much its model learnt from, in words.
+        own arm, `epsilon` is "inf" where what is handed over has no guarantee, `held_out_rows` is how many evaluation
+        rows it took, `arms[name].protection` says what protects the texts that were seen for it ("release": the first
+        training's epsilon) and `arms[name].learnt_from` how much its model learnt from, in words.
     Raises: RefusedInput, when there is no run at `path` or its ledgers are missing or tampered with.
     """
     run = RunDirectory.open(path)
@@ -48,7 +48,7 @@ def build_report(path: Path | str) -> dict[str, Any]:
     held_out = {event["client"]: event["rows"] for event in events if event["event"] == HELD_OUT}
     clients = {
         client.name: _client(run, config, client, outcomes.get(client.name, {}), made)
-        | {"held_out_rows": held_out.get(client.name)}
+        | {"held_out_rows": _scored(outcomes.get(client.name, {}), held_out.get(client.name))}
         for client in config.clients
     }
     not_covered: dict[str, None] = {}
@@ -104,6 +104,12 @@ def _client(
         "notes": {str(seed): dict(outcome.notes) for seed, outcome in outcomes.items()},
         "not_covered": not_covered,
     }
+
+
+def _scored(outcomes: Mapping[int, Outcome], given: int | None) -> int | None:
+    """How many rows arms were scored on: what the method says, or all that were given."""
+    said = (outcome.notes.get("held_out_rows") for outcome in outcomes.values())
+    return next((rows for rows in said if rows is not None), given)
 
 
 def _server(run: RunDirectory, config: RunConfig) -> dict[str, Any]:
