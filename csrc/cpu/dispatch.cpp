@@ -72,7 +72,8 @@ CpuKernels table(const std::string &isa) {
 CpuKernels choose() {
   const char *asked = std::getenv("PRIVKT_CPU_ISA");
 #if defined(PRIVKT_HAS_AMX)
-  if (asked != nullptr && std::string(asked) == "amx") asked = "avx512";  // which only token kernels go beyond
+  // Only token kernels go beyond AVX-512, and they say why where there are no tiles.
+  if (asked != nullptr && std::string(asked) == "amx") asked = runs_here("avx512") ? "avx512" : nullptr;
 #endif
   if (asked != nullptr && *asked != '\0') {
     const CpuKernels kernels = table(asked);

@@ -42,7 +42,8 @@ static inline Reals quarter_turns(Words j) {
 #if defined(__AVX512DQ__)
   return (Reals)_mm512_cvtepi64_pd((__m512i)(j << 2));
 #else
-  return reals_of(((j << 2) >> 12) ^ 0x4338000000000000u) - 0x1.8p52;  // the sign bit of 52 flipped, then taken off
+  // The sign bit of 52 flipped, then taken off; the bits below are cut off, and the middle of what they may be stands for them.
+  return reals_of(((j << 2) >> 12) ^ 0x4338000000000000u) - 0x1.8p52 + 0.5;
 #endif
 }
 
