@@ -34,7 +34,7 @@ class AskConfig(_Block):
     texts_per_prompt: int = Field(default=1, ge=1)
     layout: Literal["auto", "continue", "chat"] = "auto"
     selection_tokens: int = Field(default=24, ge=4)
-    portion: int = Field(default=32, ge=1)
+    portion: int = Field(default=128, ge=1)
 
 
 class FDKTConfig(MethodConfig):

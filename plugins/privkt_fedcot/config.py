@@ -81,7 +81,7 @@ class RationaleConfig(_Block):
     temperature: float = Field(default=0.0, ge=0)
     layout: Literal["auto", "continue", "chat"] = "auto"
     worked: str | None = None
-    portion: int = Field(default=32, ge=1)
+    portion: int = Field(default=128, ge=1)
 
 
 class DecoderConfig(_Block):

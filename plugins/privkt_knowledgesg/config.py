@@ -67,7 +67,7 @@ class WritingConfig(_Block):
     top_k: int = Field(default=0, ge=0)
     top_p: float = Field(default=1.0, gt=0, le=1)
     attempts: float = Field(default=4.0, ge=1)
-    portion: int = Field(default=32, ge=1)
+    portion: int = Field(default=128, ge=1)
 
 
 class FilterConfig(_Block):
@@ -108,7 +108,7 @@ class ProfessionalConfig(_Block):
     min_words: int = Field(default=1, ge=1)
     as_label: bool = True
     layout: Literal["auto", "continue", "chat"] = "auto"
-    portion: int = Field(default=32, ge=1)
+    portion: int = Field(default=128, ge=1)
 
 
 class StudentConfig(_Block):

@@ -17,7 +17,7 @@ def ask(
     sampling: Sampling,
     *,
     journal: Path | None = None,
-    portion: int = 32,
+    portion: int = 128,
     progress: Progress | None = None,
     title: str = "asking the model",
 ) -> list[Generation]:
