@@ -57,7 +57,8 @@ class DistillationConfig(_Block):
     weigh the three losses. `top_k`: how many of the large model's probabilities are kept a token, with the rest as one
     further value. `untie`: gives a model whose head is its embedding table a head of its own, so that the head stays
     frozen while the embeddings learn. `flat_window`: stop when the mean loss of so many steps fell by less than the
-    share `flat_tolerance` since the window before; 0 never stops early. `store`: where students lie by content.
+    share `flat_tolerance` since the window before; 0 never stops early. `precision`: of the small model's products
+    while it learns; its weights, the losses and the optimizer stay in float32. `store`: where students lie by content.
     """
 
     layers: tuple[int, ...] | None = None
@@ -80,6 +81,7 @@ class DistillationConfig(_Block):
     untie: bool = True
     flat_window: int = Field(default=0, ge=0)
     flat_tolerance: float = Field(default=0.002, ge=0)
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
     store: str | None = None
     seed: int = 0
 

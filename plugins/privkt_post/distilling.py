@@ -18,7 +18,7 @@ from privkt_post.config import DistillationConfig
 from privkt_post.corpus import IGNORED, Corpus, make_corpus
 from privkt_post.families import chosen_layers, head_parameters, shrunk
 from privkt_post.losses import direction_loss, kept_divergence
-from privkt_post.networks import Net, open_net, parameters_of
+from privkt_post.networks import Net, open_net, parameters_of, pick_dtype
 from privkt_post.store import StudentStore, digest_of, student_name
 from privkt_post.teacher import TeacherCache
 
@@ -38,6 +38,8 @@ def distil(
         net, texts, length=config.length, pack=config.pack, masked_share=config.masked_share, seed=config.seed
     )
     store = StudentStore(config.store)
+    precision = "bfloat16" if pick_dtype(config.precision, net.device) == torch.bfloat16 else "float32"
+    config = config.model_copy(update={"precision": precision})
     counted = config.model_dump(mode="json", exclude={"store", "corpus", "first", "last"}) | {"layers": list(kept)}
     source = digest_of(net.folder)
     name = student_name(VERSION, source, corpus.digest, counted)
@@ -135,12 +137,14 @@ def _learn(
         clip=config.clip, weight_decay=0.01,
     )  # fmt: skip
 
+    mixed = config.precision == "bfloat16"
+
     def backward(step: int) -> float:
         indices = loops.order(len(corpus), batch, step, config.seed)
-        with torch.enable_grad():
+        with torch.enable_grad(), torch.autocast(student.device.type, torch.bfloat16, enabled=mixed):
             ce, lm, cosine = distillation_losses(student, corpus, cache, indices, config)
             loss = config.ce * ce + config.lm * lm + config.cosine * cosine
-            loss.backward()
+        loss.backward()
         return float(loss.detach())
 
     def flat(losses: list[float]) -> bool:

@@ -111,7 +111,7 @@ def open_net(folder: Path, options: Mapping[str, Any] | None = None) -> Net:
     try:
         with quiet_transformers():
             network: Any = kind.from_pretrained(
-                folder, dtype=_dtype(str(options.get("dtype", "auto")), device), local_files_only=True
+                folder, dtype=pick_dtype(str(options.get("dtype", "auto")), device), local_files_only=True
             )
             tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError, KeyError) as error:
@@ -158,7 +158,7 @@ def _device(option: str) -> torch.device:
     return torch.device(option)
 
 
-def _dtype(option: str, device: torch.device) -> torch.dtype:
+def pick_dtype(option: str, device: torch.device) -> torch.dtype:
     """bfloat16 where it is asked for, or on a GPU by default: soft prompts move by little, and a processor rounds."""
     if option == "auto":
         return torch.bfloat16 if device.type == "cuda" else torch.float32

@@ -57,6 +57,19 @@ def test_a_student_learns_with_a_frozen_head_and_free_embeddings(net, config):
     assert all(torch.equal(p, before[name]) for name, p in net.network.named_parameters())
 
 
+def test_in_bfloat16_products_alone_are_rounded(net, config):
+    kept = {"top_k": 8, "layers": (0,), "epochs": 1, "learning_rate": 2e-3}
+    (_, first), (mixed, second) = (made(net, config(precision=p, **kept)) for p in ("float32", "bfloat16"))
+    assert first["name"] != second["name"]
+    assert first["first_loss"] != second["first_loss"] == pytest.approx(first["first_loss"], rel=0.02)
+    assert second["last_loss"] == pytest.approx(first["last_loss"], rel=0.05)
+    # Weights of float32 that moved by less than a bfloat16 could say: they were neither kept nor stored rounded.
+    moved = [p for p in mixed.network.parameters() if not torch.equal(p, p.bfloat16().float())]
+    assert len(moved) > len(list(mixed.network.parameters())) / 2
+    assert torch.equal(mixed.network.get_output_embeddings().weight, net.network.get_output_embeddings().weight)
+    assert made(net, config(precision="auto", **kept))[1]["name"] == first["name"]  # on a processor
+
+
 def test_a_tied_head_that_stays_tied_is_frozen_with_its_embeddings(llama_net, config):
     student, _ = made(llama_net, config(epochs=1, untie=False))
     assert torch.equal(student.network.get_input_embeddings().weight, llama_net.network.get_input_embeddings().weight)
