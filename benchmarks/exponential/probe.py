@@ -9,7 +9,7 @@ tail is lost, as that of noise made from uniform numbers of too few bits. **Tabl
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -101,8 +101,8 @@ def _table(kind: type[Contender], folder: Path, choices: int) -> dict[str, Any]:
     made = kind(world)
     distances = [min(place, made.radius(world)) for place in LINE]
     expected = exact_law([math.exp(-world.rate * distance) for distance in distances], kind.stated)
-    return _compared(_drawn(made.draw, choices), expected)
+    return _compared(_drawn(made, choices), expected)
 
 
-def _drawn(draw: Callable[[torch.Tensor], Any], choices: int) -> list[int]:
-    return [int(word) for word in draw(torch.zeros(choices, dtype=torch.int64))]
+def _drawn(made: Contender, choices: int) -> list[int]:
+    return [int(word) for word in made.draw(made.inputs(torch.zeros(choices, dtype=torch.int64)))]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import statistics
 import tempfile
 import time
 from pathlib import Path
@@ -61,7 +62,8 @@ class Bench:
         folder = Path(self.folder.name)
         tiny = World(TINY, vectors_of(TINY), folder)
         self.kind.prepare(tiny)
-        self.kind(tiny).draw(tiny.tokens(TINY.batch))
+        warm = self.kind(tiny)
+        warm.draw(warm.inputs(tiny.tokens(TINY.batch)))
         self.world = World(self.job.case, torch.from_numpy(np.load(self.job.vectors)), folder)
         self.kind.prepare(self.world)
         clock = measuring.clock_of("cpu", self.job.threads)
@@ -70,8 +72,8 @@ class Bench:
         self.contender = self.kind(self.world)
         seconds, held = now() - start, peak.mib()
         self.tokens = self.kind.step_tokens(self.job.case)
-        self.peak = measuring.Peak("cpu")
-        self.once = measuring.timed(lambda: self.contender.draw(self.ids), clock)
+        self.peaks: list[float | None] = []
+        self.once = measuring.timed(lambda: self.contender.draw(self.given), clock)
         return {
             "tokens": self.tokens,
             "setup_seconds": round(seconds, 3),
@@ -80,14 +82,17 @@ class Bench:
 
     def step(self) -> float | None:
         """Seconds of one word for each of some tokens, which are other ones each time."""
-        self.ids = self.world.tokens(self.tokens)
-        return self.once()
+        self.given = self.contender.inputs(self.world.tokens(self.tokens))
+        peak = measuring.Peak("cpu")
+        seconds = self.once()
+        self.peaks.append(peak.mib())
+        return seconds
 
     def memory(self) -> float | None:
-        """MiB of the draws so far, above what the set-up holds; the contender is let go."""
-        found = self.peak.mib()
+        """MiB of the draws so far, the median of their peaks above set-up and inputs; the contender is let go."""
         del self.contender
-        return found
+        known = [peak for peak in self.peaks if peak is not None]
+        return statistics.median(known) if known else None
 
     def probe_law(self) -> dict[str, Any]:
         """See `probe`."""

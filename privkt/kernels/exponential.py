@@ -13,7 +13,6 @@ from privkt.kernels.native import runs_on
 from privkt.kernels.noise import key_tensor
 
 _LARGEST = 127
-_AT_ONCE = 1 << 16  # numbers in double precision
 
 
 @dataclass(frozen=True)
@@ -81,11 +80,14 @@ def quantised(table: ByteTable, embeddings: Tensor) -> tuple[Tensor, Tensor]:
 def _quantised(embeddings: Tensor, scale: float) -> tuple[Tensor, Tensor]:
     rows = embeddings.new_empty(embeddings.shape, dtype=torch.int8)
     biases = embeddings.new_empty(len(embeddings), dtype=torch.int32)
-    step = max(1, _AT_ONCE // max(1, embeddings.shape[1]))  # float64 for a part at a time
+    # float64 for a part at a time: a few queries' must be small beside what their draws take, a table's need not
+    numbers = min(max(embeddings.numel() // 64, 1 << 13), 1 << 16)
+    step = max(1, numbers // max(1, embeddings.shape[1]))
     for start in range(0, len(embeddings), step):
-        part = embeddings.detach()[start : start + step].double()
+        part = embeddings.detach()[start : start + step]
         finite = torch.isfinite(part).all(dim=1)
-        scaled = part.where(finite[:, None], 0).mul_(scale).round_().clamp_(-_LARGEST, _LARGEST)
+        scaled = part.to(torch.float64, copy=True).masked_fill_(~finite[:, None], 0)
+        scaled.mul_(scale).round_().clamp_(-_LARGEST, _LARGEST)
         rows[start : start + step] = scaled.to(torch.int8)
         biases[start : start + step] = scaled.square_().sum(1).to(torch.int32).where(finite, MOST_QUERY_BIAS)
     return rows, biases

@@ -56,9 +56,13 @@ class Contender(ABC):
     def step_tokens(cls, case: Case) -> int:
         return cls.tokens if cls.tokens is not None else case.batch
 
+    def inputs(self, ids: Tensor) -> Tensor:
+        """What `draw` is given for some tokens: ids or vectors. Neither timed nor counted as memory of the draws."""
+        return ids
+
     @abstractmethod
-    def draw(self, ids: Tensor) -> Sequence[int] | Tensor:
-        """One word's id for each token's. Shapes: ids [n] int64; result [n]."""
+    def draw(self, tokens: Tensor) -> Sequence[int] | Tensor:
+        """One word's id for each token's `inputs`. Shapes: tokens [n] int64 or [n, D] float32; result [n]."""
 
     def radius(self, world: World) -> float:
         """The distance from which on all words are alike."""

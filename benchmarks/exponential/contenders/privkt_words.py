@@ -17,6 +17,7 @@ from privkt.privacy.weights import WeightTable, exact_epsilon, floor_logs
 from ..cases import RESOLUTION, World
 from .base import Chooser, Contender
 
+AT_ONCE = 480  # queries that the kernel takes at a time: no more need be held in int8, and equal parts hold least
 EXACT = "pure, proven and certified; integers, ChaCha20"
 
 
@@ -49,12 +50,16 @@ class Streaming(Contender):
     def __init__(self, world: World) -> None:
         self.vectors, self.law = world.vectors, Law.of(world)
 
-    def queries(self, ids: Tensor) -> tuple[Tensor, Tensor]:
-        return kernels.quantised(self.law.table, self.vectors[ids])
+    def inputs(self, ids: Tensor) -> Tensor:
+        return self.vectors[ids]
 
-    def draw(self, ids: Tensor) -> Tensor:
-        law = self.law
-        return kernels.draw_words(law.table, law.levels, law.weights, kernels.new_key(), 0, queries=self.queries(ids))
+    def draw(self, tokens: Tensor) -> Tensor:
+        law, key, drawn, place = self.law, kernels.new_key(), [], 0
+        for part in tokens.tensor_split(-(-len(tokens) // AT_ONCE)):
+            queries = kernels.quantised(law.table, part)
+            drawn.append(kernels.draw_words(law.table, law.levels, law.weights, key, 0, place, queries=queries))
+            place += len(part)
+        return torch.cat(drawn)
 
     @classmethod
     def chooser(cls, utilities: Sequence[float], epsilon: float) -> Chooser | None:
@@ -88,9 +93,9 @@ class Listed(Contender):
     def set_up(self, law: Law) -> None:
         self.law, self.near = law, kernels.neighbours(law.table)
 
-    def draw(self, ids: Tensor) -> Tensor:
+    def draw(self, tokens: Tensor) -> Tensor:
         law = self.law
-        return kernels.draw_words_near(law.table, self.near, law.levels, law.weights, ids, kernels.new_key(), 0)
+        return kernels.draw_words_near(law.table, self.near, law.levels, law.weights, tokens, kernels.new_key(), 0)
 
     @classmethod
     def chooser(cls, utilities: Sequence[float], epsilon: float) -> Chooser:
@@ -110,10 +115,10 @@ class FixedTime(Listed):
         super().set_up(law)
         self.rounds = kernels.fixed_time(self.law.table, self.near, self.law.levels, self.law.weights)
 
-    def draw(self, ids: Tensor) -> Tensor:
+    def draw(self, tokens: Tensor) -> Tensor:
         law = self.law
         key = kernels.new_key()
-        return kernels.draw_words_near(law.table, self.near, law.levels, law.weights, ids, key, 0, fixed=self.rounds)
+        return kernels.draw_words_near(law.table, self.near, law.levels, law.weights, tokens, key, 0, fixed=self.rounds)
 
 
 class Nearest(Streaming):
@@ -123,8 +128,8 @@ class Nearest(Streaming):
     guarantee = "none: nothing is drawn"
     stated = "none"
 
-    def draw(self, ids: Tensor) -> Tensor:
-        return kernels.nearest_words(self.law.table, 1, queries=self.queries(ids))[0][:, 0]
+    def draw(self, tokens: Tensor) -> Tensor:
+        return kernels.nearest_words(self.law.table, 1, queries=kernels.quantised(self.law.table, tokens))[0][:, 0]
 
     @classmethod
     def chooser(cls, utilities: Sequence[float], epsilon: float) -> Chooser | None:

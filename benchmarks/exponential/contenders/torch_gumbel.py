@@ -31,11 +31,14 @@ class Gumbel(Contender):
         self.rate = world.rate
         self.vectors = world.vectors
 
-    def scores(self, part: Tensor) -> Tensor:
-        return torch.cdist(self.vectors[part], self.vectors) * -self.rate
+    def inputs(self, ids: Tensor) -> Tensor:
+        return self.vectors[ids]
 
-    def draw(self, ids: Tensor) -> Tensor:
-        return torch.cat([noisy_max(self.scores(part)) for part in ids.split(CHUNK)])
+    def scores(self, part: Tensor) -> Tensor:
+        return torch.cdist(part, self.vectors) * -self.rate
+
+    def draw(self, tokens: Tensor) -> Tensor:
+        return torch.cat([noisy_max(self.scores(part)) for part in tokens.split(CHUNK)])
 
     @classmethod
     def chooser(cls, utilities: Sequence[float], epsilon: float) -> Chooser:
@@ -61,5 +64,6 @@ class GumbelBfloat16(Gumbel):
         self.half = world.vectors.bfloat16()
 
     def scores(self, part: Tensor) -> Tensor:
-        squares = self.squares[part, None] + self.squares - 2 * (self.half[part] @ self.half.T).float()
+        products = (part.bfloat16() @ self.half.T).float()
+        squares = part.square().sum(1, keepdim=True) + self.squares - 2 * products
         return (squares.clamp_(min=0).sqrt_() * -self.rate).bfloat16()

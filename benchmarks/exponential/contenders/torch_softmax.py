@@ -23,9 +23,11 @@ class Softmax(Contender):
     def __init__(self, world: World) -> None:
         self.world = world
 
-    def draw(self, ids: Tensor) -> Tensor:
-        vectors = self.world.vectors
-        scores = torch.cdist(vectors[ids], vectors) * -self.world.rate
+    def inputs(self, ids: Tensor) -> Tensor:
+        return self.world.vectors[ids]
+
+    def draw(self, tokens: Tensor) -> Tensor:
+        scores = torch.cdist(tokens, self.world.vectors) * -self.world.rate
         return torch.multinomial(scores.softmax(1), 1)[:, 0]
 
     @classmethod
