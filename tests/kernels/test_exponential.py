@@ -216,6 +216,23 @@ def test_quantising_is_public_and_total() -> None:
     assert draw_words(zeros, Levels(4), weights, KEY, 0, ids=torch.zeros(0, dtype=torch.int64)).tolist() == []
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_quantising_by_parts_gives_each_vector_what_it_gets_alone_and_leaves_the_input_as_it_is(
+    dtype: torch.dtype,
+) -> None:
+    given = (torch.randn(1500, 37, generator=torch.Generator().manual_seed(5)) * 40).to(dtype)
+    given[700, 3], given[701, 0] = math.nan, math.inf
+    before = given.clone()
+    table = byte_table(torch.full((1, 37), 100.0))
+    rows, bias = quantised(table, given)
+    assert torch.equal(given.nan_to_num(), before.nan_to_num())
+    assert given.isnan().sum() == 1
+    for i in (0, 221, 222, 699, 700, 701, 702, 1499):  # parts of 8,192 numbers end at 221
+        alone = quantised(table, before[i : i + 1])
+        assert torch.equal(rows[i], alone[0][0])
+        assert bias[i] == alone[1][0]
+
+
 TABLE, WEIGHTS, IDS = table_of(3, 2), torch.tensor([2, 1]), torch.tensor([0, 2])
 
 
