@@ -37,13 +37,18 @@ CORPUS = {"uci_sentiment": 1000, "tweet_eval_sentiment": 1200, "financial_phrase
 SIZES: dict[str, Any] = {
     "task": {"max_length": 32},
     "prompt": {"tokens": 10},
-    "distillation": {"epochs": 2, "batch_size": 8, "length": 64},
-    "transfer": {"samples": 128, "steps": 200, "batch_size": 8},
-}
+    # of SmolLM2-135M's thirty layers the eleventh to fifteenth bring what it makes of a text to the place that is read
+    "distillation": {
+        "layers": None, "first": 14, "last": 1,
+        "epochs": 1, "batch_size": 8, "length": 64, "precision": "bfloat16",
+    },
+    "transfer": {"samples": 128, "steps": 150, "batch_size": 8, "learning_rate": 1.0e-2, "match": "words"},
+}  # fmt: skip
+DTYPE = "bfloat16"
 # Noise asks for large batches and few steps; without it small ones learn more from as many gradients.
 COURSES: dict[str, dict[str, Any]] = {
-    "8": {"batch_size": 500, "epochs": 6, "learning_rate": 3.0e-2, "max_grad_norm": 0.1},
-    "none": {"batch_size": 50, "epochs": 6, "learning_rate": 1.0e-2},
+    "8": {"batch_size": 250, "epochs": 7, "learning_rate": 1.0e-2, "max_grad_norm": 1.0},
+    "none": {"batch_size": 32, "epochs": 3, "learning_rate": 3.0e-3},
 }
 # task: the private set, its labels, the public sets (none shares an origin with it), and what differs from the example.
 TASKS: dict[str, dict[str, Any]] = {
@@ -53,7 +58,7 @@ TASKS: dict[str, dict[str, Any]] = {
         "labels": ["World", "Sports", "Business", "Sci/Tech"],
         "public": ["tweet_eval_sentiment", "financial_phrasebank", "trec"],
         "post": {
-            "task": {"name": "agnews", "max_length": 56},
+            "task": {"name": "agnews", "max_length": 44},
             "prompt": {"text": "Read the news and say what it is about: the world, sports, business or science."},
         },
     },
@@ -98,6 +103,7 @@ def settings(options: argparse.Namespace, task: str, epsilon: str, seed: int) ->
     held_out = prepare(options, about["private"], "test", {about["private"]: test}, "text", "label_text")
     block = merged(merged(raw.pop("method_config"), SIZES), about["post"])
     block["tuning"] |= COURSES[epsilon]
+    block["distillation"] |= {"first": options.first}
     block = merged(block, TINY) if options.tiny else block
 
     def public(name: str, sources: Sequence[str]) -> dict[str, Any]:
@@ -120,9 +126,8 @@ def settings(options: argparse.Namespace, task: str, epsilon: str, seed: int) ->
         "cap_epsilon": sum(spends) * len(SEEDS),
         "cap_delta": 0.9 if options.tiny else 1e-3,
     }
-    if options.target:
-        for role in ("target", "local_target"):
-            raw["models"][role]["model"] = options.target
+    for role in ("target", "local_target"):
+        raw["models"][role] |= {"dtype": DTYPE} | ({"model": options.target} if options.target else {})
     return parse_config({**raw, "post": block, "seeds": [seed]})
 
 
@@ -209,6 +214,7 @@ def main() -> None:
     default = os.environ.get("PRIVKT_POST_DATA")
     parser.add_argument("--data", type=Path, default=default, required=default is None, help="a folder of data sets")
     parser.add_argument("--target", help="folder or name of the large model; the example's where not given")
+    parser.add_argument("--first", type=int, default=14, help="first layers that the small model keeps")
     parser.add_argument("--task", nargs="+", choices=TASKS, default=list(TASKS))
     parser.add_argument("--epsilon", nargs="+", choices=EPSILONS, default=list(EPSILONS))
     parser.add_argument("--seeds", type=int, nargs="+", choices=SEEDS, default=SEEDS)
@@ -231,7 +237,7 @@ def main() -> None:
             "machine": about_machine(),
             "target": Path(options.target or "smollm2-135m-instruct").name,
             "rows": {"train": TRAIN_ROWS, "test": TEST_ROWS},
-            "settings": {"corpus": CORPUS, **SIZES, "tuning": COURSES},
+            "settings": {"dtype": DTYPE, "first": options.first, "corpus": CORPUS, **SIZES, "tuning": COURSES},
             "data": {task: {k: TASKS[task][k] for k in ("private", "public", "post")} for task in known},
             "runs": known,
             "table": table(runs),

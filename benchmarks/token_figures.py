@@ -50,7 +50,10 @@ def word_goals() -> str:
         if name == _WIDE and "index_seconds" in case.get("certificates", {}):
             seconds = sum(case["certificates"][part] for part in ("index_seconds", "certificate_seconds"))
             met = "met" if seconds < 5 else "not met"
-            rows.append([name, "list of neighbours and certificate", "< 5 s", f"{seconds:.1f} s", met])
+            rows.append([name, "list of neighbours and certificate, a thread", "< 5 s", f"{seconds:.1f} s", met])
+            cores, seconds = (case["certificates"][part] for part in ("all_cores", "all_cores_seconds"))
+            met = "met" if seconds < 5 else "not met"
+            rows.append([name, f"the same on {cores} cores, by the clock", "< 5 s", f"{seconds:.1f} s", met])
     return table(["", "what", "goal", "found", ""], rows)
 
 
