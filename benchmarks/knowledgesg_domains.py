@@ -40,26 +40,27 @@ _LORA = {"rank": 8, "alpha": 16, "layers": 10}
 # domain: how many private and held-out rows, and what differs from the example.
 SIZES: dict[str, dict[str, Any]] = {
     "medicine": {
-        "rows": {"train": 800, "test": 60},
+        "rows": {"train": 600, "test": 60},
         "block": {
-            "tuning": {"batch_size": 400, "epochs": 4, "max_length": 160, "lora": _LORA},
+            "tuning": {"batch_size": 200, "epochs": 5, "learning_rate": 4.0e-3, "max_length": 128, "lora": _LORA},
             "writing": {"max_tokens": 64},
             "filters": {"domain": None},
             "professional": {"max_tokens": 64},
-            "student": {"epochs": 2, "max_length": 160, "lora": _LORA},
+            "student": {"epochs": 1, "learning_rate": 1.0e-3, "max_length": 160, "lora": _LORA},
             "scoring": {"max_tokens": 64},
         },
     },
     "finance": {
-        "rows": {"train": 1500, "test": 300},
+        "rows": {"train": 1000, "test": 300},
         "block": {
-            "tuning": {"batch_size": 500, "epochs": 4, "max_length": 72, "lora": _LORA},
+            "tuning": {"batch_size": 250, "epochs": 6, "learning_rate": 4.0e-3, "max_length": 72, "lora": _LORA},
             "filters": {"domain": None},
-            "student": {"max_length": 72, "lora": _LORA},
+            "student": {"epochs": 2, "learning_rate": 1.0e-3, "max_length": 72, "lora": _LORA},
         },
     },
 }
 TINY_ROWS = 24
+NAMES_ROWS, ATTACKED, BARE_EPOCHS = 400, 100, 8.0  # of the study of planted names
 TINY = {
     "tuning": {"batch_size": 12, "epochs": 1, "max_length": 96},
     "writing": {"count": 4, "max_tokens": 24},
@@ -149,12 +150,12 @@ def names_study(options: argparse.Namespace, config: RunConfig, domain: str) -> 
     from privkt_knowledgesg.pairs import Pair, make_pair_template
 
     block = KnowledgeSGConfig.model_validate(config.method_config)
-    template, size = make_pair_template(block.template), config.clients[0].data.size
+    template = make_pair_template(block.template)
     path, column = Path(str(config.clients[0].data.path)), config.clients[0].data.text
-    texts = [json.loads(line)[column] for line in path.read_text(encoding="utf-8").splitlines()]
+    texts = [json.loads(line)[column] for line in path.read_text(encoding="utf-8").splitlines()[:NAMES_ROWS]]
     planted = plant_names(texts, NAMES, seed=7)
     examples = [template.example(Pair(record.text, ""), "pair") for record in planted]
-    count = min(len(planted), 8 if options.tiny else 100)
+    count = min(len(planted), 8 if options.tiny else ATTACKED)
     attacked = [
         Planted(template.opening + r.prefix, r.name, r.suffix[:80]) for r in random.Random(5).sample(planted, count)
     ]
@@ -162,9 +163,9 @@ def names_study(options: argparse.Namespace, config: RunConfig, domain: str) -> 
     base = get_manager().create("backend", model.backend, model.options, BackendContext("base", "client"))
     recipe = block.tuning.recipe(base.options, 0)
     folder = options.runs / domain / "names"
-    public = Recipe(**{**vars(recipe), "epochs": min(recipe.epochs, 5.0), "batch_size": 16})
+    public = Recipe(**{**vars(block.student.recipe(0)), "epochs": 1.0 if options.tiny else BARE_EPOCHS})
     bare = base.train(examples, public, folder=folder / "bare", progress=Log())
-    private = _private(base, examples, recipe, folder / "private", config, size)
+    private = _private(base, examples, recipe, folder / "private", config)
     found = {}
     for name, adapter in (("without privacy", bare), ("privkt", private)):
         trained = base.with_weights(adapter)
@@ -173,10 +174,10 @@ def names_study(options: argparse.Namespace, config: RunConfig, domain: str) -> 
     return found
 
 
-def _private(
-    base: Any, examples: Sequence[Example], recipe: Recipe, folder: Path, config: RunConfig, size: int
-) -> Adapter:
+def _private(base: Any, examples: Sequence[Example], recipe: Recipe, folder: Path, config: RunConfig) -> Adapter:
     """An adapter after private training on the copy; it is attacked and thrown away, so no ledger is charged."""
+    size = len(examples)
+    recipe = Recipe(**{**vars(recipe), "batch_size": min(recipe.batch_size, size // 2)})
     budget = Budget(config.budget.epsilon, min(1e-5, 1 / (10 * size)))
     privacy = Privacy(budget, size, "names", "names: a copy with planted names", "copy", "copy")
     release = base.train(examples, recipe, folder=folder, privacy=privacy, progress=Log())
@@ -222,6 +223,12 @@ def main() -> None:
             "models": {role: Path(model.options["model"]).name for role, model in config.models.items()},
             "the professional model is": "a general model that stands in for one of the field",
             "sizes": SIZES,
+            "names": {
+                "rows": NAMES_ROWS,
+                "attacked": ATTACKED,
+                "candidates": len(NAMES),
+                "epochs without privacy": BARE_EPOCHS,
+            },
             "domains": known,
         }
         out.parent.mkdir(parents=True, exist_ok=True)

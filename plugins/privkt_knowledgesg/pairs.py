@@ -7,6 +7,7 @@ header, with which a model is asked to write instructions of its own; all of it 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
@@ -26,6 +27,9 @@ _LAYOUTS = {
     "chat-task": "{preamble}<|system|>\n{task}\n<|user|>\n{question}\n<|assistant|>\n{response}",
 }
 _JOINED = "\n\n### Input:\n"
+# A heading of the writer's own invention ("### Output:"), where headings are what a template's parts begin with: no
+# instruction goes on behind it. An input does: rows with instructions of their own have one. Responses keep theirs.
+_HEADING = re.compile(r"^###(?!\s*Input:)", re.M)
 
 
 class _Block(BaseModel):
@@ -118,9 +122,12 @@ class PairTemplate:
     def read(self, written: str) -> Pair:
         """What a model wrote after the header: an instruction, and a response if it went on to one.
 
-        Edge cases: whatever follows the pair, the header's lines or another pair, is cut off.
+        Edge cases: whatever follows the pair, the header's lines or another pair, is cut off; of the instruction also
+            what stands under a heading that is none of the template's.
         """
         question, _, rest = written.partition(self.response_mark)
+        if self.response_mark.startswith("###") and (heading := _HEADING.search(question)):
+            question = question[: heading.start()]
         return Pair(self._own(question), self._own(rest.split(self.response_mark)[0]))
 
     def is_clean(self, text: str) -> bool:

@@ -35,6 +35,21 @@ def test_a_pair_is_read_back_whatever_follows_it(config, pair):
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda c: f"{c.name} {bool(c.task)}")
+def test_an_instruction_ends_where_the_writer_invents_a_heading(config):
+    template = make_pair_template(config)
+    written = f"What hurts?\n\n### Output:\nMany things.{template.middle}The knee.\n### Why\nIt bends."
+    found = template.read(written)
+    if template.response_mark.startswith("###"):
+        assert found == Pair("What hurts?", "The knee.\n### Why\nIt bends.")  # a response may have headings
+        with_input = template.read(
+            f"What hurts?\n\n### Input:\nMy leg.\n### Explanation: none{template.middle}The knee."
+        )
+        assert with_input.question == ("What hurts?" if template.task else "What hurts?\n\n### Input:\nMy leg.")
+    else:
+        assert found.question == "What hurts?\n\n### Output:\nMany things."
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda c: f"{c.name} {bool(c.task)}")
 def test_the_loss_is_on_responses_or_on_everything_after_the_header(config):
     template = make_pair_template(config)
     pair = Pair("What hurts?", "The knee.")
