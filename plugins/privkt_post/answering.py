@@ -47,6 +47,19 @@ def make_reader(net: Net, task: Task, max_length: int, *, prompt_tokens: int, an
     return Reader(net, layout, Verbalizer(net.tokenizer, task) if task.labels else None)
 
 
+def calibrated(reader: Reader, texts: Sequence[str]) -> Reader:
+    """The same reader, its classes' mean scores over public `texts`, without a prompt, taken off their scores.
+
+    A small model prefers some label words whatever the text says; texts that favour no class show by how much.
+    Guarantee: constants of public texts and a public model: no private row has a part in them.
+    References: Zhou et al. 2024, "Batch calibration: rethinking calibration for in-context learning and prompt
+        engineering" (there over the texts that are labelled, which are private here).
+    """
+    assert reader.verbalizer is not None
+    mean = reader.behind(None).class_scores(texts).double().mean(0)
+    return replace(reader, verbalizer=reader.verbalizer.less(mean))
+
+
 def shifted_class_scores(large: Reader, small: Reader, prompt: Tensor, texts: Sequence[str], *, full: bool) -> Tensor:
     """Scores of the classes by z_t(x) + z_s(p_s + x) - z_s(x), without any prompt of the large model; [n, C].
 

@@ -8,12 +8,13 @@ from typing import Any
 from privkt.contracts import ClientSite, Privacy, Rows, SoftPrompt, Texts
 from privkt.privacy import Guarantee, Provenance, RefusedInput, Release, none_event
 from privkt_post import counting, planning
-from privkt_post.answering import Reader, make_reader
+from privkt_post.answering import Reader
 from privkt_post.candidates import load_public, sampled, votes
 from privkt_post.config import POSTConfig
 from privkt_post.inputs import read_at_one_shape
 from privkt_post.networks import Net, open_net
 from privkt_post.prompts import initial_rows, rows_of
+from privkt_post.readers import reader_of
 from privkt_post.store import StudentStore
 from privkt_post.tasks import Task, make_task
 from privkt_post.tuning import Lesson, tune_plainly, tune_privately
@@ -24,17 +25,6 @@ def open_student(site: ClientSite, config: POSTConfig, student: Mapping[str, Any
     folder = StudentStore(config.distillation.store).take(str(student["name"]), str(student["sha256"]))
     local = site.models.get("local_target")
     return open_net(folder, None if local is None else local.options)
-
-
-def reader_of(net: Net, task: Task, config: POSTConfig) -> Reader:
-    """A reader of the task's texts for a model."""
-    return make_reader(
-        net,
-        task,
-        config.task.max_length,
-        prompt_tokens=config.prompt.tokens,
-        answer_tokens=config.task.answer_tokens if config.task.answer else 0,
-    )
 
 
 def lesson_of(reader: Reader, task: Task, config: POSTConfig, rows: Rows) -> Lesson:

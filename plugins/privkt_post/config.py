@@ -21,7 +21,8 @@ class TaskConfig(_Block):
 
     `name`: a task whose cue and label words are known (see the documentation), or custom. `cue`: the words after the
     text; the next token (or the mask's) is read. `words`: {label: its words}, each counting by its first token.
-    `score`: a class is the mean over its words of the "probability" or of the "logit". `answer`: for
+    `score`: a class is the mean over its words of the "probability" or of the "logit". `calibrate`: each model's class
+    scores are taken less their mean over the first public set without a prompt. `answer`: for
     generation, the column with the text to be written, of at most `answer_tokens` tokens.
     """
 
@@ -30,6 +31,7 @@ class TaskConfig(_Block):
     cue: str | None = None
     words: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     score: Literal["probability", "logit"] = "probability"
+    calibrate: bool = False
     max_length: int = Field(default=128, ge=4)
     answer: str | None = None
     answer_tokens: int = Field(default=16, ge=1)
@@ -38,6 +40,8 @@ class TaskConfig(_Block):
     def _kinds_have_their_keys(self) -> TaskConfig:
         if self.kind == "generation" and self.answer is None:
             raise ValueError("a generation task must name the column of its answers; give `answer`")
+        if self.kind == "generation" and self.calibrate:
+            raise ValueError("a generation task has no classes to calibrate; leave `calibrate` out")
         if self.kind == "classification" and self.answer is not None:
             raise ValueError("only a generation task has answers; leave `answer` out, or set `kind: generation`")
         return self

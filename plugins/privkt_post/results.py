@@ -19,14 +19,15 @@ from privkt.synthesis.arms import ArmResults
 from privkt_post import membership
 from privkt_post.answering import Reader, make_reader, shifted, shifted_class_scores, written
 from privkt_post.arms import Arm
-from privkt_post.clients import lesson_of, open_student, privacy_of, reader_of
+from privkt_post.clients import lesson_of, open_student, privacy_of
 from privkt_post.config import POSTConfig
 from privkt_post.counting import together
 from privkt_post.inputs import Row
 from privkt_post.matching import same_vocabulary
-from privkt_post.networks import open_net, open_role
+from privkt_post.networks import Net, open_net, open_role
 from privkt_post.prompts import initial_rows, rows_of, with_card
 from privkt_post.queries import PrivateQueries
+from privkt_post.readers import reader_of
 from privkt_post.store import StudentStore, digest_of
 from privkt_post.tasks import Task, make_task
 from privkt_post.tuning import Lesson, tune_plainly, tune_privately
@@ -35,6 +36,7 @@ from privkt_post.verbalizers import class_probabilities
 STATEMENT = (
     "what is handed over was made from what was released and public texts alone, and has its guarantee: {guarantee}"
 )
+CALIBRATION = "calibration"
 OTHER_LARGE = (
     "the files of `local_target` are not those of the provider's model: what the large model answers here is answered "
     "by this one, which the transferred prompt was not made for unless both are the same in another form"
@@ -99,6 +101,9 @@ class Arms:
             "seconds": self._seconds(done, scored),
             "student": {k: self.student[k] for k in ("name", "sha256")},
         }
+        local = self.site.models.get("local_target")
+        if self.config.task.calibrate and local is not None and not local.remote:
+            notes[CALIBRATION] = {"large": _offset(self.large), "small": _offset(self.small)}
         if self._other_large:
             notes["large_model"] = OTHER_LARGE
         if "membership" in done:
@@ -260,6 +265,12 @@ class Arms:
         return found.to_json()
 
 
+def _offset(reader: Reader) -> list[float]:
+    assert reader.verbalizer is not None
+    assert reader.verbalizer.offset is not None
+    return reader.verbalizer.offset.tolist()
+
+
 def label_scores(found: Sequence[str], wanted: Sequence[str], labels: Sequence[str]) -> dict[str, float]:
     """Accuracy and macro F1 over the declared labels."""
     from sklearn.metrics import accuracy_score, f1_score
@@ -283,7 +294,20 @@ def own_class_probabilities(
     target: Backend, outcome: Outcome, task: Task, config: POSTConfig, texts: Sequence[str], progress: Progress
 ) -> np.ndarray:
     """Class probabilities of new texts by what a run handed over, [n, C]; nothing leaves this process."""
-    large = make_reader(open_role(target), task, config.task.max_length, prompt_tokens=config.prompt.tokens)
+    offsets = outcome.notes.get(CALIBRATION)
+    if config.task.calibrate and offsets is None:
+        raise RefusedInput(
+            "post: this run kept no calibration, because it had no large model in its process; run it again with the "
+            "role `local_target`"
+        )
+
+    def reader(net: Net, model: str) -> Reader:
+        made = make_reader(net, task, config.task.max_length, prompt_tokens=config.prompt.tokens)
+        if offsets is None or made.verbalizer is None:
+            return made
+        return replace(made, verbalizer=made.verbalizer.less(torch.tensor(offsets[model])))
+
+    large = reader(open_role(target), "large")
     assert isinstance(outcome.model, SoftPrompt)
     rows = rows_of(outcome.model)
     if config.own is Arm.POST:
@@ -291,9 +315,7 @@ def own_class_probabilities(
     else:
         student = outcome.notes["student"]
         folder = StudentStore(config.distillation.store).take(str(student["name"]), str(student["sha256"]))
-        small = make_reader(
-            open_net(folder, target.options), task, config.task.max_length, prompt_tokens=config.prompt.tokens
-        )
+        small = reader(open_net(folder, target.options), "small")
         full = same_vocabulary(small.net, large.net)
         scores = shifted_class_scores(large, small, rows, texts, full=full)
     return torch.softmax(scores.double(), -1).numpy()

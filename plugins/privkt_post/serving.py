@@ -12,7 +12,7 @@ from torch import Tensor
 from privkt.contracts import Rows, ServerSite, SoftPrompt
 from privkt.privacy import RefusedInput
 from privkt_post import counting
-from privkt_post.answering import Reader, make_reader
+from privkt_post.answering import Reader
 from privkt_post.candidates import informativeness, load_public, sampled
 from privkt_post.config import POSTConfig
 from privkt_post.distilling import distil, published
@@ -20,6 +20,7 @@ from privkt_post.inputs import Row
 from privkt_post.matching import match
 from privkt_post.networks import open_net, open_role
 from privkt_post.prompts import initial_rows, rows_of, to_message
+from privkt_post.readers import reader_of
 from privkt_post.store import StudentStore
 from privkt_post.tasks import Task
 from privkt_post.transferring import VARIANT_ALPHAS, Pair, fitted_alpha, mapped_start, transfer
@@ -57,12 +58,8 @@ class Mover:
         target = site.model("target")
         self.name = target.name
         folder = StudentStore(config.distillation.store).take(str(student["name"]), str(student["sha256"]))
-        made = {
-            "prompt_tokens": config.prompt.tokens,
-            "answer_tokens": config.task.answer_tokens if config.task.answer else 0,
-        }
-        self.small = make_reader(open_net(folder, target.options), task, config.task.max_length, **made)
-        self.large = make_reader(open_role(target), task, config.task.max_length, **made)
+        self.small = reader_of(open_net(folder, target.options), task, config)
+        self.large = reader_of(open_role(target), task, config)
 
     def move(
         self, prompt: SoftPrompt, counts: Mapping[str, int], size: int, folder: Path
@@ -84,6 +81,7 @@ class Mover:
             self._rows(self.small, public, chosen),
             self._rows(self.large, public, chosen),
             match(self.small.net, self.large.net, settings.match, self.task),
+            self.config.task.calibrate,
         )
         alpha = self._alpha(rows, public, chosen, counts, size)
         if settings.initial == "mapped":

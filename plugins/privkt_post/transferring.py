@@ -27,13 +27,17 @@ VARIANT_ALPHAS = {"output": 0.0, "shift": 1.0}
 
 @dataclass(frozen=True, eq=False)
 class Pair:
-    """The two models with the same public texts as rows of each, and the tokens that both are compared over."""
+    """The two models with the same public texts as rows of each, and the tokens that both are compared over.
+
+    `calibrated`: each model's scores are compared less their own mean over these texts without a prompt.
+    """
 
     small: Net
     large: Net
     small_rows: tuple[Row, ...]
     large_rows: tuple[Row, ...]
     match: Match
+    calibrated: bool = False
 
     def some(self, indices: Sequence[int]) -> Pair:
         """The texts with these indices."""
@@ -43,6 +47,7 @@ class Pair:
             tuple(self.small_rows[i] for i in indices),
             tuple(self.large_rows[i] for i in indices),
             self.match,
+            self.calibrated,
         )
 
 
@@ -55,6 +60,7 @@ class TeacherTerms:
     """
 
     def __init__(self, folder: Path, pair: Pair, prompt: Tensor, progress: Progress) -> None:
+        self._means: Tensor | None = None
         self.starts = np.concatenate([[0], np.cumsum([len(row.places) for row in pair.large_rows])])
         shape = (3, int(self.starts[-1]), len(pair.match.small))
         folder.mkdir(parents=True, exist_ok=True)
@@ -89,6 +95,12 @@ class TeacherTerms:
         found = torch.from_numpy(np.array(self._terms[:, places])).to(device)
         return found[0], found[1], found[2]
 
+    def means(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """The mean scores without a prompt over all places: of the small model, and of the large one; [m] each."""
+        if self._means is None:
+            self._means = torch.from_numpy(np.array(self._terms[1:], dtype=np.float64).mean(1)).float()
+        return self._means[0].to(device), self._means[1].to(device)
+
 
 def text_losses(
     pair: Pair, terms: TeacherTerms, indices: Sequence[int], prompt: Tensor, alpha: float, t: float
@@ -98,6 +110,10 @@ def text_losses(
     batch = collate(pair.large, part.large_rows)
     own = pair.match.of_large(scores_at(pair.large, batch, prompt))
     small_with, small_without, large_without = terms.of(indices, pair.large.device)
+    if pair.calibrated:  # the shift's loss does not see it, for both of its scores lose the same
+        small_mean, large_mean = terms.means(pair.large.device)
+        small_with, small_without = small_with - small_mean, small_without - small_mean
+        own, large_without = own - large_mean, large_without - large_mean
     each = transfer_losses(small_with, small_without, own, large_without, alpha=alpha, temperature=t)
     return each.new_zeros(len(indices)).index_add(0, batch.owners, each)
 
@@ -143,7 +159,9 @@ def transfer(
         backward,
         course,
         checkpoint=folder / "transfer.pt",
-        identity=student_name(config.model_dump(mode="json", exclude={"public"}), alpha, seed, prompt.tolist()),
+        identity=student_name(
+            config.model_dump(mode="json", exclude={"public"}), alpha, seed, prompt.tolist(), pair.calibrated
+        ),
         task=progress.task("moving the prompt to the large model", config.steps, "steps"),
     )
     return moved.detach().cpu(), losses

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -25,6 +26,7 @@ class Verbalizer:
 
     def __init__(self, tokenizer: Any, task: Task) -> None:
         self.labels, self.kind = task.labels, task.score
+        self.offset: Tensor | None = None
         self.ids = [[first_token(tokenizer, word) for word in words] for words in task.words]
         owner: dict[int, str] = {}
         for words, ids in zip(task.words, self.ids, strict=True):
@@ -41,12 +43,20 @@ class Verbalizer:
         """Every word's first token."""
         return tuple(token for ids in self.ids for token in ids)
 
+    def less(self, offset: Tensor) -> Verbalizer:
+        """The same with a constant taken off each class's score; offset: [C]."""
+        other = copy.copy(self)
+        other.offset = offset.detach().float().cpu()
+        return other
+
     def scores(self, logits: Tensor) -> Tensor:
         """Class scores, [..., C], of token scores [..., V]."""
         if self.kind == "logit":
-            return torch.stack([logits[..., ids].mean(-1) for ids in self.ids], dim=-1)
-        # log of the mean probability; what normalises over the vocabulary is the same for all classes.
-        return torch.stack([logits[..., ids].logsumexp(-1) - math.log(len(ids)) for ids in self.ids], dim=-1)
+            each = [logits[..., ids].mean(-1) for ids in self.ids]
+        else:  # log of the mean probability; what normalises over the vocabulary is the same for all classes.
+            each = [logits[..., ids].logsumexp(-1) - math.log(len(ids)) for ids in self.ids]
+        found = torch.stack(each, dim=-1)
+        return found if self.offset is None else found - self.offset.to(found)
 
     def probabilities(self, logits: Tensor) -> Tensor:
         """Class probabilities, [..., C], each row summing to 1."""

@@ -4,6 +4,11 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
+from privkt_post.answering import make_reader
+from privkt_post.networks import open_net
+from privkt_post.prompts import rows_of
+from privkt_post.tasks import Task
 
 from privkt.config import parse_config
 from privkt.plugins import get_manager
@@ -50,6 +55,30 @@ def test_predict_uses_the_transferred_prompt(raw, tmp_path):
     found = predict_texts(result.path, ["the meal was cold stale", "the room was warm kind"])
     assert {p.label for p in found} <= {"negative", "positive"}
     assert all(0.5 <= p.probability <= 1 for p in found)
+
+
+@pytest.mark.parametrize("variant", ["both", "inference"])
+def test_calibrated_scores_are_judged_and_predicted_alike_with_the_constants_of_the_run(
+    raw, llama, files, tmp_path, variant
+):
+    settings = raw(task={"calibrate": True}, transfer={"variant": variant, "match": "words"})
+    result = run(settings, tmp_path / "run")
+    outcome = result.outcomes["a"][0]
+    offsets = outcome.notes["calibration"]
+    assert offsets["large"] != offsets["small"]
+    Path(files["public"]).write_text("")  # nobody reads it again
+    held = [json.loads(line) for line in Path(files["test"]).read_text().splitlines()]
+    found = [p.label for p in predict_texts(result.path, [row["text"] for row in held])]
+    own = "POST" if variant == "both" else "large model, shifted by the small one at inference"
+    accuracy = sum(a == row["mood"] for a, row in zip(found, held, strict=True)) / len(held)
+    assert accuracy == pytest.approx(outcome.scores[own]["accuracy"])
+    if variant == "both":
+        net = open_net(llama, {"dtype": "float32", "device": "cpu"})
+        task = Task(("negative", "positive"), " it was", (("bad",), ("good",)))
+        reader = make_reader(net, task, 16, prompt_tokens=4).behind(rows_of(outcome.model))
+        scores = reader.class_scores([row["text"] for row in held]) - torch.tensor(offsets["large"])
+        said = [p.probability for p in predict_texts(result.path, [row["text"] for row in held])]
+        assert said == pytest.approx(scores.softmax(-1).max(-1).values.tolist(), abs=1e-4)
 
 
 def test_two_users_and_two_seeds_share_one_student_and_pay_once_each(raw, tmp_path, store):

@@ -52,6 +52,8 @@ def test_a_generation_task_names_its_answers_and_only_it():
         TaskConfig(kind="generation")
     with pytest.raises(ValueError, match="only a generation task"):
         TaskConfig(answer="film")
+    with pytest.raises(ValueError, match="no classes to calibrate"):
+        TaskConfig(kind="generation", answer="film", calibrate=True)
     assert make_task(TaskConfig(kind="generation", answer="film", cue=" :"), None).labels == ()
 
 

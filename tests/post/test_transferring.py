@@ -1,12 +1,14 @@
 """The transfer: nothing but public texts and the released prompt moves it, and it moves nothing but its own prompt."""
 
+from dataclasses import replace
 from itertools import pairwise
 
+import numpy as np
 import pytest
 import torch
 from post_models import public_texts, sentences
 from privkt_post import loops
-from privkt_post.answering import make_reader
+from privkt_post.answering import calibrated, make_reader, shifted_class_scores
 from privkt_post.config import TransferConfig, TuningConfig
 from privkt_post.families import shrunk
 from privkt_post.inputs import collate, scores_at
@@ -92,6 +94,46 @@ def test_a_transfer_lowers_its_own_loss_and_moves_nothing_else(small, large, tmp
     assert same(large, before[1])
     assert torch.equal(prompt, kept)
     assert rows.shape == (4, large.width)
+
+
+@pytest.mark.parametrize("score", ["probability", "logit"])
+def test_a_calibrated_model_favours_no_class_of_the_public_texts(small, large, score):
+    task = Task(TASK.labels, TASK.cue, TASK.words, score)
+    readers = [make_reader(net, task, 16, prompt_tokens=4) for net in (small, large)]
+    plain = [reader.class_scores(TEXTS) for reader in readers]
+    less = [calibrated(reader, TEXTS) for reader in readers]
+    for before, reader in zip(plain, less, strict=True):
+        found = reader.class_scores(TEXTS)
+        assert found.mean(0).abs().max() < 1e-4
+        gap = before - found  # one constant for each class
+        torch.testing.assert_close(gap, gap[:1].expand_as(gap), rtol=0, atol=1e-5)
+    # behind a prompt the same constants are taken off, and of a shifted sum those of the large model alone
+    prompt = tuned(small)
+    behind = less[0].behind(prompt).class_scores(TEXTS)
+    gap = make_reader(small, task, 16, prompt_tokens=4).behind(prompt).class_scores(TEXTS) - behind
+    torch.testing.assert_close(gap, (plain[0] - less[0].class_scores(TEXTS)), rtol=0, atol=1e-4)
+    for full in (True, False):
+        sums = [shifted_class_scores(b, a, prompt, TEXTS, full=full) for a, b in (readers, less)]
+        wanted = plain[1].mean(0).expand_as(sums[0])
+        torch.testing.assert_close(sums[0] - sums[1], wanted, rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.5, 1.0])
+def test_a_calibrated_transfer_does_not_see_what_a_model_says_of_every_text(small, large, tmp_path, alpha):
+    pair = replace(pair_of(small, large, "words"), calibrated=True)
+    prompt, moving = tuned(small), tuned(large, seed=1)
+    terms = TeacherTerms(tmp_path, pair, prompt, QUIET)
+    before = text_losses(pair, terms, range(6), moving, alpha, 2.0)
+    constant = torch.tensor([2.0, -1.0])
+    terms._terms, terms._means = np.array(terms._terms), None
+    terms._terms[:2] += constant.numpy()  # both of the small model's
+    torch.testing.assert_close(text_losses(pair, terms, range(6), moving, alpha, 2.0), before, rtol=1e-3, atol=1e-4)
+    bare = replace(pair, calibrated=False)
+    same_loss = torch.allclose(text_losses(bare, terms, range(6), moving, alpha, 2.0), before, rtol=1e-2, atol=1e-3)
+    assert same_loss is (alpha == 1.0)
+    one = replace(pair_of(large, large), calibrated=True)
+    terms = TeacherTerms(tmp_path / "one", one, tuned(large), QUIET)
+    assert text_losses(one, terms, range(6), tuned(large), alpha, 2.0).abs().max() < 1e-6
 
 
 def test_terms_are_what_the_models_say_and_carry_no_gradient(small, large, tmp_path):
