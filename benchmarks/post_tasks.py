@@ -214,7 +214,8 @@ def main() -> None:
     default = os.environ.get("PRIVKT_POST_DATA")
     parser.add_argument("--data", type=Path, default=default, required=default is None, help="a folder of data sets")
     parser.add_argument("--target", help="folder or name of the large model; the example's where not given")
-    parser.add_argument("--first", type=int, default=14, help="first layers that the small model keeps")
+    first = SIZES["distillation"]["first"]
+    parser.add_argument("--first", type=int, default=first, help="first layers that the small model keeps")
     parser.add_argument("--task", nargs="+", choices=TASKS, default=list(TASKS))
     parser.add_argument("--epsilon", nargs="+", choices=EPSILONS, default=list(EPSILONS))
     parser.add_argument("--seeds", type=int, nargs="+", choices=SEEDS, default=SEEDS)
