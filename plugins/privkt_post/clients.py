@@ -54,7 +54,7 @@ def tune_prompt(site: ClientSite, config: POSTConfig, student: Mapping[str, Any]
     name = f"student-{student['name']}"
     if not config.tuning.private:
         prompt = tune_plainly(
-            net, lesson, reader.verbalizer, start, config.tuning, name=name, seed=site.seed,
+            net, lesson, reader.calibrated, start, config.tuning, name=name, seed=site.seed,
             folder=site.folder / "prompt", progress=site.progress,
         )  # fmt: skip
         reason = "the prompt was tuned without noise (tuning.private: false)"
@@ -63,7 +63,7 @@ def tune_prompt(site: ClientSite, config: POSTConfig, student: Mapping[str, Any]
     return tune_privately(
         net,
         lesson,
-        reader.verbalizer,
+        reader.calibrated,
         start,
         config.tuning,
         privacy_of(site, config),
@@ -130,8 +130,9 @@ def need_release(prompt: Release[SoftPrompt]) -> None:
 
 def correct(reader: Reader, rows: Rows) -> int:
     """How many rows get their own label, before any noise; each is judged as if it were alone."""
-    assert reader.verbalizer is not None
-    labels, width = reader.verbalizer.labels, reader.layout.width + 1
+    verbalizer = reader.calibrated
+    assert verbalizer is not None
+    labels, width = verbalizer.labels, reader.layout.width + 1
     found = read_at_one_shape(reader.net, reader.layout.rows(rows.text), width, reader.prompt)
-    judged = (labels[int(reader.verbalizer.scores(scores).argmax())] for scores in found)
+    judged = (labels[int(verbalizer.scores(scores).argmax())] for scores in found)
     return sum(one == label for one, label in zip(judged, rows.label or (), strict=True))

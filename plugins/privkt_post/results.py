@@ -17,7 +17,7 @@ from privkt.privacy import Guarantee, RefusedInput, Release
 from privkt.privacy.guarantee import rounded_up
 from privkt.synthesis.arms import ArmResults
 from privkt_post import membership
-from privkt_post.answering import Reader, make_reader, shifted, shifted_class_scores, written
+from privkt_post.answering import Reader, ShiftedReader, make_reader, shifted, written
 from privkt_post.arms import Arm
 from privkt_post.clients import lesson_of, open_student, privacy_of
 from privkt_post.config import POSTConfig
@@ -103,7 +103,8 @@ class Arms:
         }
         local = self.site.models.get("local_target")
         if self.config.task.calibrate and local is not None and not local.remote:
-            notes[CALIBRATION] = {"large": _offset(self.large), "small": _offset(self.small)}
+            assert self._own.offset is not None
+            notes[CALIBRATION] = self._own.offset.tolist()
         if self._other_large:
             notes["large_model"] = OTHER_LARGE
         if "membership" in done:
@@ -179,17 +180,23 @@ class Arms:
             raise RefusedInput("post: the server sent no prompt for the large model; run its step again")
         return rows_of(self.moved, self.large.net.width)
 
+    def _judge(self, arm: Arm, prompt: Tensor | None) -> Reader | ShiftedReader:
+        if arm is Arm.INFERENCE:
+            assert prompt is not None
+            return ShiftedReader(self.large, self.small, prompt, self._full)
+        return (self.small if arm is Arm.STUDENT else self.large).behind(prompt)
+
+    @cached_property
+    def _own(self) -> Reader | ShiftedReader:
+        """What new texts are labelled by."""
+        return self._judge(self.config.own, self._prompt(self.config.own))
+
     def _answers(self, arm: Arm, prompt: Tensor | None, texts: Sequence[str]) -> dict[str, float]:
         assert self.held is not None
         if self.config.task.answer is not None:
             return self._written(arm, prompt, texts, self.held)
-        if arm is Arm.INFERENCE:
-            assert prompt is not None
-            scores = shifted_class_scores(self.large, self.small, prompt, texts, full=self._full)
-        else:
-            reader = self.small if arm is Arm.STUDENT else self.large
-            scores = reader.behind(prompt).class_scores(texts)
-        found = [self.task.labels[i] for i in scores.argmax(-1).tolist()]
+        judge = self._own if arm is self.config.own else self._judge(arm, prompt)
+        found = [self.task.labels[i] for i in judge.class_scores(texts).argmax(-1).tolist()]
         return label_scores(found, list(self.held.label or ()), self.task.labels)
 
     def _written(self, arm: Arm, prompt: Tensor | None, texts: Sequence[str], held: Rows) -> dict[str, float]:
@@ -234,22 +241,22 @@ class Arms:
         start = initial_rows(reader.net, self.config.prompt.text, self.config.prompt.tokens)
         if not tuning.private:
             found = tune_plainly(
-                reader.net, lesson, reader.verbalizer, start, tuning, name=place, seed=self.site.seed, folder=folder,
+                reader.net, lesson, reader.calibrated, start, tuning, name=place, seed=self.site.seed, folder=folder,
                 progress=progress,
             )  # fmt: skip
             return rows_of(found)
         own = replace(privacy, budget=replace(privacy.budget, ledger=None), purpose=f"{privacy.purpose}: {place}")
         release = tune_privately(
-            reader.net, lesson, reader.verbalizer, start, tuning, own, width=reader.layout.width, name=place,
+            reader.net, lesson, reader.calibrated, start, tuning, own, width=reader.layout.width, name=place,
             folder=folder, progress=progress,
         )  # fmt: skip
         return rows_of(release.payload)
 
     def _membership(self) -> dict[str, Any]:
         """LiRA against prompts tuned like the released one on halves of the private rows, and read directly."""
-        if self.small.verbalizer is None:
+        reader = self.small
+        if reader.verbalizer is None:
             raise RefusedInput("post.membership: the attack reads class probabilities; leave it out for generation")
-        reader, verbalizer = self.small, self.small.verbalizer
         lesson = lesson_of(reader, self.task, self.config, self.site.data.load())
         task = self.site.progress.task("tuning prompts on halves", self.config.membership.models, "prompts")
 
@@ -257,18 +264,14 @@ class Arms:
             privacy = replace(privacy_of(self.site, self.config), size=len(indices))
             rows = self._tune(reader, lesson.some(indices.tolist()), privacy, f"half-{k}", NoProgress())
             task.advance(1)
-            return class_probabilities(reader.net, lesson.rows, verbalizer, rows.to(reader.net.device)).numpy()
+            behind = reader.behind(rows)
+            assert behind.calibrated is not None
+            return class_probabilities(reader.net, lesson.rows, behind.calibrated, behind.prompt).numpy()
 
         found = membership.attack(
             tuned, np.array(lesson.classes), models=self.config.membership.models, seed=self.site.seed
         )
         return found.to_json()
-
-
-def _offset(reader: Reader) -> list[float]:
-    assert reader.verbalizer is not None
-    assert reader.verbalizer.offset is not None
-    return reader.verbalizer.offset.tolist()
 
 
 def label_scores(found: Sequence[str], wanted: Sequence[str], labels: Sequence[str]) -> dict[str, float]:
@@ -294,28 +297,26 @@ def own_class_probabilities(
     target: Backend, outcome: Outcome, task: Task, config: POSTConfig, texts: Sequence[str], progress: Progress
 ) -> np.ndarray:
     """Class probabilities of new texts by what a run handed over, [n, C]; nothing leaves this process."""
-    offsets = outcome.notes.get(CALIBRATION)
-    if config.task.calibrate and offsets is None:
+    offset = outcome.notes.get(CALIBRATION)
+    if config.task.calibrate and offset is None:
         raise RefusedInput(
             "post: this run kept no calibration, because it had no large model in its process; run it again with the "
             "role `local_target`"
         )
 
-    def reader(net: Net, model: str) -> Reader:
-        made = make_reader(net, task, config.task.max_length, prompt_tokens=config.prompt.tokens)
-        if offsets is None or made.verbalizer is None:
-            return made
-        return replace(made, verbalizer=made.verbalizer.less(torch.tensor(offsets[model])))
+    def reader(net: Net) -> Reader:
+        return make_reader(net, task, config.task.max_length, prompt_tokens=config.prompt.tokens)
 
-    large = reader(open_role(target), "large")
+    large = reader(open_role(target))
     assert isinstance(outcome.model, SoftPrompt)
     rows = rows_of(outcome.model)
-    if config.own is Arm.POST:
-        scores = large.behind(rows).class_scores(texts)
-    else:
+    judge: Reader | ShiftedReader = large.behind(rows)
+    if config.own is not Arm.POST:
         student = outcome.notes["student"]
         folder = StudentStore(config.distillation.store).take(str(student["name"]), str(student["sha256"]))
-        small = reader(open_net(folder, target.options), "small")
-        full = same_vocabulary(small.net, large.net)
-        scores = shifted_class_scores(large, small, rows, texts, full=full)
-    return torch.softmax(scores.double(), -1).numpy()
+        small = reader(open_net(folder, target.options))
+        judge = ShiftedReader(large, small, rows, same_vocabulary(small.net, large.net))
+    scores = judge.class_scores(texts).double()
+    if offset is not None:  # the run's own: nobody reads the public texts again
+        scores = scores - torch.tensor(offset, dtype=scores.dtype)
+    return torch.softmax(scores, -1).numpy()

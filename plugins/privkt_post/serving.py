@@ -154,13 +154,14 @@ class Mover:
         if how == "statistic":
             found = [float(counts[f"{counting.VOTES} {i}"]) for i in range(len(sets))]
         else:
-            assert self.small.verbalizer is not None  # check() refused it otherwise
+            verbalizer = self.small.behind(prompt).calibrated
+            assert verbalizer is not None  # check() refused it otherwise
             found = []
             for data in sets:
                 public = load_public(data)
                 chosen = sampled(public, self.config.transfer.samples, self.site.seed)
                 rows = self.small.layout.rows([public.text[i] for i in chosen])
-                found.append(informativeness(self.small.net, rows, self.small.verbalizer, prompt))
+                found.append(informativeness(self.small.net, rows, verbalizer, prompt))
         return max(range(len(found)), key=lambda i: (found[i], -i)), found
 
     def _alpha(

@@ -29,7 +29,8 @@ VARIANT_ALPHAS = {"output": 0.0, "shift": 1.0}
 class Pair:
     """The two models with the same public texts as rows of each, and the tokens that both are compared over.
 
-    `calibrated`: each model's scores are compared less their own mean over these texts without a prompt.
+    `calibrated`: each term is compared less its own mean over these texts, and the scores that move less those of the
+        large model without a prompt: what the prompt says of every text alike is taken off again behind it.
     """
 
     small: Net
@@ -95,11 +96,12 @@ class TeacherTerms:
         found = torch.from_numpy(np.array(self._terms[:, places])).to(device)
         return found[0], found[1], found[2]
 
-    def means(self, device: torch.device) -> tuple[Tensor, Tensor]:
-        """The mean scores without a prompt over all places: of the small model, and of the large one; [m] each."""
+    def means(self, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+        """The mean of each term over all places; [m] each."""
         if self._means is None:
-            self._means = torch.from_numpy(np.array(self._terms[1:], dtype=np.float64).mean(1)).float()
-        return self._means[0].to(device), self._means[1].to(device)
+            self._means = torch.from_numpy(np.array(self._terms, dtype=np.float64).mean(1)).float()
+        found = self._means.to(device)
+        return found[0], found[1], found[2]
 
 
 def text_losses(
@@ -110,9 +112,9 @@ def text_losses(
     batch = collate(pair.large, part.large_rows)
     own = pair.match.of_large(scores_at(pair.large, batch, prompt))
     small_with, small_without, large_without = terms.of(indices, pair.large.device)
-    if pair.calibrated:  # the shift's loss does not see it, for both of its scores lose the same
-        small_mean, large_mean = terms.means(pair.large.device)
-        small_with, small_without = small_with - small_mean, small_without - small_mean
+    if pair.calibrated:
+        with_mean, without_mean, large_mean = terms.means(pair.large.device)
+        small_with, small_without = small_with - with_mean, small_without - without_mean
         own, large_without = own - large_mean, large_without - large_mean
     each = transfer_losses(small_with, small_without, own, large_without, alpha=alpha, temperature=t)
     return each.new_zeros(len(indices)).index_add(0, batch.owners, each)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from post_models import public_texts, sentences
 from privkt_post import loops
-from privkt_post.answering import calibrated, make_reader, shifted_class_scores
+from privkt_post.answering import ShiftedReader, make_reader
 from privkt_post.config import TransferConfig, TuningConfig
 from privkt_post.families import shrunk
 from privkt_post.inputs import collate, scores_at
@@ -97,25 +97,29 @@ def test_a_transfer_lowers_its_own_loss_and_moves_nothing_else(small, large, tmp
 
 
 @pytest.mark.parametrize("score", ["probability", "logit"])
-def test_a_calibrated_model_favours_no_class_of_the_public_texts(small, large, score):
+def test_a_calibrated_reader_favours_no_class_of_the_public_texts_behind_any_prompt(small, large, score):
     task = Task(TASK.labels, TASK.cue, TASK.words, score)
-    readers = [make_reader(net, task, 16, prompt_tokens=4) for net in (small, large)]
-    plain = [reader.class_scores(TEXTS) for reader in readers]
-    less = [calibrated(reader, TEXTS) for reader in readers]
-    for before, reader in zip(plain, less, strict=True):
-        found = reader.class_scores(TEXTS)
-        assert found.mean(0).abs().max() < 1e-4
-        gap = before - found  # one constant for each class
-        torch.testing.assert_close(gap, gap[:1].expand_as(gap), rtol=0, atol=1e-5)
-    # behind a prompt the same constants are taken off, and of a shifted sum those of the large model alone
+    plain, less = (
+        [make_reader(net, task, 16, prompt_tokens=4, public=public) for net in (small, large)] for public in ((), TEXTS)
+    )
     prompt = tuned(small)
-    behind = less[0].behind(prompt).class_scores(TEXTS)
-    gap = make_reader(small, task, 16, prompt_tokens=4).behind(prompt).class_scores(TEXTS) - behind
-    torch.testing.assert_close(gap, (plain[0] - less[0].class_scores(TEXTS)), rtol=0, atol=1e-4)
-    for full in (True, False):
-        sums = [shifted_class_scores(b, a, prompt, TEXTS, full=full) for a, b in (readers, less)]
-        wanted = plain[1].mean(0).expand_as(sums[0])
-        torch.testing.assert_close(sums[0] - sums[1], wanted, rtol=0, atol=1e-3)
+    judges = [
+        [a, b, a.behind(prompt), *(ShiftedReader(b, a, prompt, full) for full in (True, False))]
+        for a, b in (plain, less)
+    ]
+    gaps = []
+    for bare, judge in zip(*judges, strict=True):
+        assert bare.offset is None
+        before, found = bare.class_scores(TEXTS), judge.class_scores(TEXTS)
+        assert found.mean(0).abs().max() < 1e-4
+        assert found.std(0).max() > 1e-3
+        gaps.append(before - found)  # one constant for each class
+        torch.testing.assert_close(gaps[-1], judge.offset.float().expand_as(before), rtol=0, atol=1e-4)
+    assert (gaps[0][0] - gaps[2][0]).abs().max() > 1e-3  # that behind a prompt is its own
+    assert less[0].behind(prompt).behind(None).offset.tolist() == pytest.approx(less[0].offset.tolist())
+    new = ["the film it was bad", "good"]
+    other = make_reader(small, task, 16, prompt_tokens=4, public=TEXTS).behind(prompt).class_scores(new)
+    torch.testing.assert_close(other, plain[0].behind(prompt).class_scores(new) - less[0].behind(prompt).offset.float())
 
 
 @pytest.mark.parametrize("alpha", [0.0, 0.5, 1.0])
@@ -124,16 +128,25 @@ def test_a_calibrated_transfer_does_not_see_what_a_model_says_of_every_text(smal
     prompt, moving = tuned(small), tuned(large, seed=1)
     terms = TeacherTerms(tmp_path, pair, prompt, QUIET)
     before = text_losses(pair, terms, range(6), moving, alpha, 2.0)
-    constant = torch.tensor([2.0, -1.0])
-    terms._terms, terms._means = np.array(terms._terms), None
-    terms._terms[:2] += constant.numpy()  # both of the small model's
-    torch.testing.assert_close(text_losses(pair, terms, range(6), moving, alpha, 2.0), before, rtol=1e-3, atol=1e-4)
     bare = replace(pair, calibrated=False)
-    same_loss = torch.allclose(text_losses(bare, terms, range(6), moving, alpha, 2.0), before, rtol=1e-2, atol=1e-3)
-    assert same_loss is (alpha == 1.0)
-    one = replace(pair_of(large, large), calibrated=True)
-    terms = TeacherTerms(tmp_path / "one", one, tuned(large), QUIET)
-    assert text_losses(one, terms, range(6), tuned(large), alpha, 2.0).abs().max() < 1e-6
+    bare_before = text_losses(bare, terms, range(6), moving, alpha, 2.0)
+    known = np.array(terms._terms)
+    for shifted_terms in ([0], [1], [0, 1]):  # behind the prompt, without it, both
+        terms._terms, terms._means = known.copy(), None
+        terms._terms[shifted_terms] += np.array([2.0, -1.0], dtype=np.float32)
+        torch.testing.assert_close(text_losses(pair, terms, range(6), moving, alpha, 2.0), before, rtol=1e-3, atol=1e-4)
+        seen = text_losses(bare, terms, range(6), moving, alpha, 2.0)
+        unseen = torch.allclose(seen, bare_before, rtol=1e-2, atol=1e-3)
+        assert unseen is ((alpha == 1.0 and shifted_terms == [0, 1]) or (alpha == 0.0 and shifted_terms == [1]))
+    terms._terms, terms._means = known, None
+    with_mean, without_mean, large_mean = (torch.from_numpy(term.mean(0)) for term in known)
+    with_prompt, without, large_without = terms.of(range(6), large.device)
+    own = pair.match.of_large(scores_at(large, collate(large, pair.large_rows[:6]), moving))
+    wanted = transfer_losses(
+        with_prompt - with_mean, without - without_mean, own - large_mean, large_without - large_mean,
+        alpha=alpha, temperature=2.0,
+    )  # fmt: skip
+    torch.testing.assert_close(before, wanted, rtol=1e-3, atol=1e-5)
 
 
 def test_terms_are_what_the_models_say_and_carry_no_gradient(small, large, tmp_path):
