@@ -35,16 +35,14 @@ TRAIN_ROWS, TEST_ROWS = 1000, 400
 # What the small model learns from, the same for every task: so many first rows of each set.
 CORPUS = {"uci_sentiment": 1000, "tweet_eval_sentiment": 1200, "financial_phrasebank": 600, "trec": 800}
 SIZES: dict[str, Any] = {
-    "task": {"max_length": 32},
+    "task": {"max_length": 32, "calibrate": True},
     "prompt": {"tokens": 10},
     # of SmolLM2-135M's thirty layers the eleventh to fifteenth bring what it makes of a text to the place that is read
     "distillation": {
-        "layers": None, "first": 14, "last": 1,
-        "epochs": 1, "batch_size": 8, "length": 64, "precision": "bfloat16",
+        "layers": None, "last": 1, "epochs": 1, "batch_size": 8, "length": 64,
     },
     "transfer": {"samples": 128, "steps": 150, "batch_size": 8, "learning_rate": 1.0e-2, "match": "words"},
 }  # fmt: skip
-DTYPE = "bfloat16"
 # Noise asks for large batches and few steps; without it small ones learn more from as many gradients.
 COURSES: dict[str, dict[str, Any]] = {
     "8": {"batch_size": 250, "epochs": 7, "learning_rate": 1.0e-2, "max_grad_norm": 1.0},
@@ -103,7 +101,7 @@ def settings(options: argparse.Namespace, task: str, epsilon: str, seed: int) ->
     held_out = prepare(options, about["private"], "test", {about["private"]: test}, "text", "label_text")
     block = merged(merged(raw.pop("method_config"), SIZES), about["post"])
     block["tuning"] |= COURSES[epsilon]
-    block["distillation"] |= {"first": options.first}
+    block["distillation"] |= {"first": options.first, "precision": options.dtype}
     block = merged(block, TINY) if options.tiny else block
 
     def public(name: str, sources: Sequence[str]) -> dict[str, Any]:
@@ -127,7 +125,7 @@ def settings(options: argparse.Namespace, task: str, epsilon: str, seed: int) ->
         "cap_delta": 0.9 if options.tiny else 1e-3,
     }
     for role in ("target", "local_target"):
-        raw["models"][role] |= {"dtype": DTYPE} | ({"model": options.target} if options.target else {})
+        raw["models"][role] |= {"dtype": options.dtype} | ({"model": options.target} if options.target else {})
     return parse_config({**raw, "post": block, "seeds": [seed]})
 
 
@@ -214,8 +212,9 @@ def main() -> None:
     default = os.environ.get("PRIVKT_POST_DATA")
     parser.add_argument("--data", type=Path, default=default, required=default is None, help="a folder of data sets")
     parser.add_argument("--target", help="folder or name of the large model; the example's where not given")
-    first = SIZES["distillation"]["first"]
-    parser.add_argument("--first", type=int, default=first, help="first layers that the small model keeps")
+    parser.add_argument("--first", type=int, default=14, help="first layers that the small model keeps")
+    dtypes = ("float32", "bfloat16")
+    parser.add_argument("--dtype", choices=dtypes, default=dtypes[0], help="bfloat16 where the machine computes in it")
     parser.add_argument("--task", nargs="+", choices=TASKS, default=list(TASKS))
     parser.add_argument("--epsilon", nargs="+", choices=EPSILONS, default=list(EPSILONS))
     parser.add_argument("--seeds", type=int, nargs="+", choices=SEEDS, default=SEEDS)
@@ -232,13 +231,14 @@ def main() -> None:
         print(f"{task}, epsilon {epsilon}, seed {seed}", flush=True)
         folder = options.runs / f"{task}-{epsilon}-{seed}"
         go_on(settings(options, task, epsilon, seed), folder, (seed,), "evaluate")
-        known.setdefault(task, {}).setdefault(epsilon, {})[str(seed)] = gathered(folder)
+        found = gathered(folder) | {"dtype": options.dtype, "first": options.first}
+        known.setdefault(task, {}).setdefault(epsilon, {})[str(seed)] = found
         runs = {task: {e: list(by_seed.values()) for e, by_seed in by.items()} for task, by in known.items()}
         result = {
             "machine": about_machine(),
             "target": Path(options.target or "smollm2-135m-instruct").name,
             "rows": {"train": TRAIN_ROWS, "test": TEST_ROWS},
-            "settings": {"dtype": DTYPE, "first": options.first, "corpus": CORPUS, **SIZES, "tuning": COURSES},
+            "settings": {"corpus": CORPUS, **SIZES, "tuning": COURSES},
             "data": {task: {k: TASKS[task][k] for k in ("private", "public", "post")} for task in known},
             "runs": known,
             "table": table(runs),
