@@ -48,7 +48,7 @@ def tune_prompt(site: ClientSite, config: POSTConfig, student: Mapping[str, Any]
         load_public(data)  # votes need every set, and nothing is spent yet
     task = make_task(config.task, site.data.labels)
     net = open_student(site, config, student)
-    reader = reader_of(net, task, config)
+    reader = reader_of(net, task, config)  # calibrated without a prompt: what is behind one moves with every step
     lesson = lesson_of(reader, task, config, site.data.load())
     start = initial_rows(net, config.prompt.text, config.prompt.tokens)
     name = f"student-{student['name']}"

@@ -22,8 +22,8 @@ class TaskConfig(_Block):
     `name`: a task whose cue and label words are known (see the documentation), or custom. `cue`: the words after the
     text; the next token (or the mask's) is read. `words`: {label: its words}, each counting by its first token.
     `score`: a class is the mean over its words of the "probability" or of the "logit". `calibrate`: class scores
-    are taken less their mean over the first public set behind the prompt in use. `answer`: for generation, the column
-    with the text to be written, of at most `answer_tokens` tokens.
+    are taken less their mean over texts of the first public set, behind the prompt in use; in tuning, without one.
+    `answer`: for generation, the column with the text to be written, of at most `answer_tokens` tokens.
     """
 
     kind: Literal["classification", "generation"] = "classification"

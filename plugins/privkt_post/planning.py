@@ -127,9 +127,15 @@ def _query(inference: InferenceConfig) -> str:
 
 
 def _warnings(config: POSTConfig, training: TrainingPlan | None) -> list[str]:
-    if training is None:
-        return ["the prompt is tuned without privacy, and leaves only to models of this process or public data"]
     found = []
+    if config.task.calibrate and config.transfer.variant != "inference" and config.transfer.match != "words":
+        found.append(
+            "task.calibrate over a whole vocabulary gives rare tokens the weight of frequent ones in the transfer; set "
+            "transfer.match: words"
+        )
+    if training is None:
+        found.append("the prompt is tuned without privacy, and leaves only to models of this process or public data")
+        return found
     noise = training.noise_per_coordinate
     if noise > MOSTLY_NOISE:
         found.append(

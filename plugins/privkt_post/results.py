@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from privkt.contracts import Backend, ClientSite, NoProgress, Outcome, Privacy, Progress, Rows, SoftPrompt
+from privkt.contracts import Backend, ClientSite, NoProgress, Outcome, Privacy, Progress, SoftPrompt
 from privkt.privacy import Guarantee, RefusedInput, Release
 from privkt.privacy.guarantee import rounded_up
 from privkt.synthesis.arms import ArmResults
@@ -103,8 +103,8 @@ class Arms:
         }
         local = self.site.models.get("local_target")
         if self.config.task.calibrate and local is not None and not local.remote:
-            assert self._own.offset is not None
-            notes[CALIBRATION] = self._own.offset.tolist()
+            known = done[self.config.own.value].get("offset") if self.config.own in scored else None
+            notes[CALIBRATION] = self._constants(self._own) if known is None else known
         if self._other_large:
             notes["large_model"] = OTHER_LARGE
         if "membership" in done:
@@ -113,7 +113,9 @@ class Arms:
             queries = self._queries
             notes["inference"] = {"a text": str(queries.of_query), "a person": str(queries.of_person)}
         return Outcome(
-            scores={arm.heading: done[arm.value]["scores"] for arm in scored}, notes=notes, model=self._model()
+            scores={arm.heading: done[arm.value]["scores"] for arm in scored},
+            notes=notes,
+            model=self._model(notes.get(CALIBRATION)),
         )
 
     @property
@@ -125,11 +127,11 @@ class Arms:
             return False
         return digest_of(local.weights_folder()) != told
 
-    def _model(self) -> SoftPrompt:
+    def _model(self, constants: Mapping[str, float] | None) -> SoftPrompt:
         """The prompt that is handed over, with a privacy card of its own."""
         if self.moved is None:
             return self.release.payload
-        return with_card(self.moved, transferred_card(self.guarantee))
+        return with_card(self.moved, transferred_card(self.guarantee, constants))
 
     def _protection(self, arm: Arm) -> str:
         if arm.protection != "release":
@@ -168,7 +170,13 @@ class Arms:
         if arm is Arm.QUERIES:
             texts = self._queries.perturbed(texts)
         begun = time.monotonic()
-        result["scores"] = self._answers(arm, prompt, texts)
+        if self.config.task.answer is not None:
+            result["scores"] = self._written(arm, prompt, texts)
+        else:
+            judge = self._own if arm is self.config.own else self._judge(arm, prompt)
+            result["scores"] = self._labelled(judge, texts)
+            if judge.offset is not None:
+                result["offset"] = self._constants(judge)
         return result | {"seconds": round(time.monotonic() - begun, 1)}
 
     def _prompt(self, arm: Arm) -> Tensor | None:
@@ -184,22 +192,28 @@ class Arms:
         if arm is Arm.INFERENCE:
             assert prompt is not None
             return ShiftedReader(self.large, self.small, prompt, self._full)
-        return (self.small if arm is Arm.STUDENT else self.large).behind(prompt)
+        reader = (self.small if arm is Arm.STUDENT else self.large).behind(prompt)
+        if arm is Arm.QUERIES and reader.public:  # perturbed texts have a balance of their own
+            return replace(reader, public=tuple(self._queries.perturbed(reader.public)))
+        return reader
 
     @cached_property
     def _own(self) -> Reader | ShiftedReader:
         """What new texts are labelled by."""
         return self._judge(self.config.own, self._prompt(self.config.own))
 
-    def _answers(self, arm: Arm, prompt: Tensor | None, texts: Sequence[str]) -> dict[str, float]:
+    def _constants(self, judge: Reader | ShiftedReader) -> dict[str, float]:
+        """What is taken off each label's score."""
+        assert judge.offset is not None
+        return dict(zip(self.task.labels, judge.offset.tolist(), strict=True))
+
+    def _labelled(self, judge: Reader | ShiftedReader, texts: Sequence[str]) -> dict[str, float]:
         assert self.held is not None
-        if self.config.task.answer is not None:
-            return self._written(arm, prompt, texts, self.held)
-        judge = self._own if arm is self.config.own else self._judge(arm, prompt)
         found = [self.task.labels[i] for i in judge.class_scores(texts).argmax(-1).tolist()]
         return label_scores(found, list(self.held.label or ()), self.task.labels)
 
-    def _written(self, arm: Arm, prompt: Tensor | None, texts: Sequence[str], held: Rows) -> dict[str, float]:
+    def _written(self, arm: Arm, prompt: Tensor | None, texts: Sequence[str]) -> dict[str, float]:
+        assert self.held is not None
         reader = (self.small if arm is Arm.STUDENT else self.large).behind(prompt)
         if arm is Arm.INFERENCE:
             behind, bare = self.small.behind(prompt), self.large
@@ -209,7 +223,7 @@ class Arms:
         else:
             scores = reader.last_scores
         found = written(reader.layout, texts, scores)
-        wanted = [answer.strip() for answer in held.columns[str(self.config.task.answer)]]
+        wanted = [answer.strip() for answer in self.held.columns[str(self.config.task.answer)]]
         return {"exact": float(np.mean([a == b for a, b in zip(found, wanted, strict=True)]))}
 
     def _texts(self) -> list[str]:
@@ -253,7 +267,10 @@ class Arms:
         return rows_of(release.payload)
 
     def _membership(self) -> dict[str, Any]:
-        """LiRA against prompts tuned like the released one on halves of the private rows, and read directly."""
+        """LiRA against prompts tuned like the released one on halves of the private rows.
+
+        It reads class probabilities as the prompts' users do: calibrated behind each, if the task is.
+        """
         reader = self.small
         if reader.verbalizer is None:
             raise RefusedInput("post.membership: the attack reads class probabilities; leave it out for generation")
@@ -284,12 +301,14 @@ def label_scores(found: Sequence[str], wanted: Sequence[str], labels: Sequence[s
     }
 
 
-def transferred_card(guarantee: Guarantee) -> str:
-    """The README of a transferred prompt: the guarantee it inherits."""
+def transferred_card(guarantee: Guarantee, constants: Mapping[str, float] | None = None) -> str:
+    """The README of a transferred prompt: the guarantee it inherits, and what its answers are to be taken less."""
+    less = "".join(f"- {label}: {value:.6f}\n" for label, value in (constants or {}).items())
     return (
         f"# A soft prompt for the large model\n\n{guarantee}\n\n"
         "That is the guarantee of what was released of private records: the small model's prompt, and noisy counts\n"
         "beside it if there were any. This prompt was made from that and public texts alone (post-processing).\n"
+        + (f"\nIts classes' scores are meant less these constants, made of public texts:\n\n{less}" if less else "")
     )
 
 
@@ -318,5 +337,5 @@ def own_class_probabilities(
         judge = ShiftedReader(large, small, rows, same_vocabulary(small.net, large.net))
     scores = judge.class_scores(texts).double()
     if offset is not None:  # the run's own: nobody reads the public texts again
-        scores = scores - torch.tensor(offset, dtype=scores.dtype)
+        scores = scores - torch.tensor([offset[label] for label in task.labels], dtype=scores.dtype)
     return torch.softmax(scores, -1).numpy()

@@ -154,7 +154,8 @@ class Mover:
         if how == "statistic":
             found = [float(counts[f"{counting.VOTES} {i}"]) for i in range(len(sets))]
         else:
-            verbalizer = self.small.behind(prompt).calibrated
+            # Uncalibrated: constants of one set would favour it, since the balance of its answers is judged.
+            verbalizer = self.small.verbalizer
             assert verbalizer is not None  # check() refused it otherwise
             found = []
             for data in sets:

@@ -29,8 +29,9 @@ VARIANT_ALPHAS = {"output": 0.0, "shift": 1.0}
 class Pair:
     """The two models with the same public texts as rows of each, and the tokens that both are compared over.
 
-    `calibrated`: each term is compared less its own mean over these texts, and the scores that move less those of the
-        large model without a prompt: what the prompt says of every text alike is taken off again behind it.
+    `calibrated`: each of the three terms is compared less its own mean over these texts, and the scores that move less
+        the large model's mean without a prompt. Whoever reads the moved prompt takes the balance behind it off anew, so
+        the loss need not match it.
     """
 
     small: Net
@@ -57,7 +58,7 @@ class TeacherTerms:
 
     Shapes: [3, p, m]: scores of the matched tokens at every place read: of the small model behind its prompt, of the
         small model without, of the large one without.
-    Guarantee: no gradient is recorded.
+    Guarantee: no gradient is recorded. `about` changes with the prompt, with any text and with the tokens compared.
     """
 
     def __init__(self, folder: Path, pair: Pair, prompt: Tensor, progress: Progress) -> None:
@@ -67,8 +68,8 @@ class TeacherTerms:
         folder.mkdir(parents=True, exist_ok=True)
         file, done = folder / "terms.npy", folder / "terms.json"
         rows = [(row.ids, row.places) for row in (*pair.small_rows, *pair.large_rows)]
-        about = student_name(prompt.tolist(), rows, shape)
-        if done.is_file() and json.loads(done.read_text()) == about:
+        self.about = student_name(prompt.tolist(), rows, shape, pair.match.kind)
+        if done.is_file() and json.loads(done.read_text()) == self.about:
             self._terms = np.load(file, mmap_mode="r")
             return
         terms = np.lib.format.open_memmap(file, mode="w+", dtype=np.float32, shape=shape)
@@ -87,7 +88,7 @@ class TeacherTerms:
                 place += len(kept)
                 task.advance(len(part))
         terms.flush()
-        done.write_text(json.dumps(about))
+        done.write_text(json.dumps(self.about))
         self._terms = terms
 
     def of(self, indices: Sequence[int], device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
@@ -162,7 +163,7 @@ def transfer(
         course,
         checkpoint=folder / "transfer.pt",
         identity=student_name(
-            config.model_dump(mode="json", exclude={"public"}), alpha, seed, prompt.tolist(), pair.calibrated
+            config.model_dump(mode="json", exclude={"public"}), alpha, seed, terms.about, pair.calibrated
         ),
         task=progress.task("moving the prompt to the large model", config.steps, "steps"),
     )

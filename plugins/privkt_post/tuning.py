@@ -155,7 +155,12 @@ def tune_plainly(
         backward,
         course,
         checkpoint=None if folder is None else folder / "prompt.pt",
-        identity=f"{name}|{seed}|{config.model_dump_json()}|{len(lesson)}",
+        identity=f"{name}|{seed}|{config.model_dump_json()}|{len(lesson)}|{_constants(verbalizer)}",
         task=progress.task(f"tuning a prompt on {name}", course.steps, "steps"),
     )
     return to_message(net, parameter, name=name, card=PLAIN_CARD.format(name=name))
+
+
+def _constants(verbalizer: Verbalizer | None) -> list[float] | None:
+    """What is taken off the classes' scores: with other public texts it is another training."""
+    return None if verbalizer is None or verbalizer.offset is None else verbalizer.offset.tolist()

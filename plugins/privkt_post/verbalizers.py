@@ -19,7 +19,8 @@ from privkt_post.tasks import Task
 class Verbalizer:
     """A class is the mean over its words' first tokens, of their probability or of their logit.
 
-    Guarantee: softmax over `scores` gives, for "probability", the mean probabilities of the classes made to sum to 1.
+    Guarantee: softmax over `scores` gives, for "probability" and without an offset, the classes' mean probabilities
+        made to sum to 1.
     Raises: RefusedInput, when two words begin with the same token, or one with none of the vocabulary.
     References: Wang et al. 2025, Section 4 (probability); the public code takes logits.
     """

@@ -49,7 +49,9 @@ def options(tmp_path):
         for split in ("train", "test"):
             lines = [{"text": f"{name} {split} {i}", "label": 0, "label_text": "x"} for i in range(2500)]
             (folder / f"{split}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    return argparse.Namespace(data=tmp_path / "data", runs=tmp_path / "runs", tiny=False, target="t", first=14)
+    return argparse.Namespace(
+        data=tmp_path / "data", runs=tmp_path / "runs", tiny=False, target="t", first=14, dtype="bfloat16"
+    )
 
 
 def test_every_run_is_a_sound_config_with_all_columns(benchmark, options):
@@ -64,6 +66,8 @@ def test_every_run_is_a_sound_config_with_all_columns(benchmark, options):
             assert (kept.layers, kept.first, kept.last) == (None, 14, 1)
             assert settings.transfer.match == "words"
             assert {config.models[role].options["dtype"] for role in ("target", "local_target")} == {"bfloat16"}
+            assert kept.precision == "bfloat16"
+            assert settings.task.calibrate
             # every seed tunes anew: one ledger holds them all
             assert config.budget.cap_epsilon == 8 * len(benchmark.SEEDS)
             (client,) = config.clients

@@ -149,6 +149,17 @@ def test_a_calibrated_transfer_does_not_see_what_a_model_says_of_every_text(smal
     torch.testing.assert_close(before, wanted, rtol=1e-3, atol=1e-5)
 
 
+def test_a_transfer_goes_on_only_with_the_texts_and_tokens_it_began_with(small, large, tmp_path):
+    pair, prompt = pair_of(small, large, "words"), tuned(small)
+    others = replace(pair, small_rows=pair.small_rows[::-1][:16], large_rows=pair.large_rows[::-1][:16])
+    for i, other in enumerate((others, replace(pair, calibrated=True), pair_of(small, large, "full"))):
+        first, _ = moved(pair, prompt, tmp_path / str(i))
+        again, _ = moved(other, prompt, tmp_path / str(i))
+        fresh, _ = moved(other, prompt, tmp_path / f"fresh {i}")
+        assert torch.equal(again, fresh)
+        assert not torch.equal(again, first)
+
+
 def test_terms_are_what_the_models_say_and_carry_no_gradient(small, large, tmp_path):
     pair, prompt = pair_of(small, large), torch.nn.Parameter(tuned(small))
     terms = TeacherTerms(tmp_path, pair, prompt, QUIET)
