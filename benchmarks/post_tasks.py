@@ -41,26 +41,31 @@ SIZES: dict[str, Any] = {
     "distillation": {
         "layers": None, "last": 1, "epochs": 1, "batch_size": 8, "length": 64,
     },
-    "transfer": {"samples": 128, "steps": 150, "batch_size": 8, "learning_rate": 1.0e-2, "match": "words"},
+    "transfer": {
+        "samples": 128, "steps": 150, "batch_size": 8, "learning_rate": 1.0e-2, "match": "words", "alpha": 1.0,
+    },
 }  # fmt: skip
 # Noise asks for large batches and few steps; without it small ones learn more from as many gradients.
 COURSES: dict[str, dict[str, Any]] = {
-    "8": {"batch_size": 250, "epochs": 7, "learning_rate": 1.0e-2, "max_grad_norm": 1.0},
+    "8": {"batch_size": 250, "epochs": 5, "learning_rate": 6.0, "max_grad_norm": 0.3, "optimizer": "sgd"},
     "none": {"batch_size": 32, "epochs": 3, "learning_rate": 3.0e-3},
 }
-# task: the private set, its labels, the public sets (none shares an origin with it), and what differs from the example.
+# task: the private set, its labels, the public sets with how many first rows of each (none shares an origin with it; a
+# domain after a colon is all that is taken of a set: sentences on films, like the private ones), the rest of the block.
 TASKS: dict[str, dict[str, Any]] = {
-    "sst2": {"private": "sst2", "labels": ["negative", "positive"], "public": ["uci_sentiment"], "post": {}},
+    "sst2": {
+        "private": "sst2", "labels": ["negative", "positive"], "public": {"uci_sentiment:imdb": 600}, "post": {},
+    },
     "agnews": {
         "private": "agnews",
         "labels": ["World", "Sports", "Business", "Sci/Tech"],
-        "public": ["tweet_eval_sentiment", "financial_phrasebank", "trec"],
+        "public": {"tweet_eval_sentiment": 1200, "financial_phrasebank": 600, "trec": 800},
         "post": {
             "task": {"name": "agnews", "max_length": 44},
             "prompt": {"text": "Read the news and say what it is about: the world, sports, business or science."},
         },
     },
-}
+}  # fmt: skip
 ARMS = ("zero-shot", "student-prompt", "direct", "inference-time", "target-prompt")
 TINY = {
     "task": {"max_length": 24},
@@ -71,12 +76,17 @@ TINY = {
 }
 
 
-def first_rows(source: Path, split: str, count: int, columns: Sequence[str]) -> list[str]:
-    """The first rows of a split with the columns that count, as lines; fewer rows than asked for are refused."""
-    with (source / f"{split}.jsonl").open(encoding="utf-8") as file:
-        lines = [json.loads(line) for line in itertools.islice(file, count)]
+def first_rows(folder: Path, source: str, split: str, count: int, columns: Sequence[str]) -> list[str]:
+    """The first rows of a split with the columns that count, as lines; fewer rows than asked for are refused.
+
+    `source`: a data set's name, or name:domain for its rows of one domain.
+    """
+    name, _, domain = source.partition(":")
+    with (folder / name / f"{split}.jsonl").open(encoding="utf-8") as file:
+        rows = (row for row in map(json.loads, file) if not domain or row["domain"] == domain)
+        lines = list(itertools.islice(rows, count))
     if len(lines) < count:
-        sys.exit(f"{source.name}/{split}.jsonl: must have at least {count} rows, got {len(lines)}; give it whole")
+        sys.exit(f"{name}/{split}.jsonl: must have at least {count} rows, got {len(lines)}; give it whole")
     return [json.dumps({k: row[k] for k in columns}) + "\n" for row in lines]
 
 
@@ -84,9 +94,7 @@ def prepare(options: argparse.Namespace, name: str, split: str, rows: Mapping[st
     """A file of the first rows of one or several sets, one set after the other."""
     place = options.runs / "data" / f"{name}-{split}-{sum(rows.values())}.jsonl"
     place.parent.mkdir(parents=True, exist_ok=True)
-    lines = [
-        line for source, count in rows.items() for line in first_rows(options.data / source, split, count, columns)
-    ]
+    lines = [line for source, n in rows.items() for line in first_rows(options.data, source, split, n, columns)]
     place.write_text("".join(lines), encoding="utf-8")
     return str(place.absolute())
 
@@ -96,7 +104,6 @@ def settings(options: argparse.Namespace, task: str, epsilon: str, seed: int) ->
     about = TASKS[task]
     raw = load_config(EXAMPLE).model_dump(mode="json")
     size, test = (48, 24) if options.tiny else (TRAIN_ROWS, TEST_ROWS)
-    corpus = {source: 16 if options.tiny else count for source, count in CORPUS.items()}
     train = prepare(options, about["private"], "train", {about["private"]: size}, "text", "label_text")
     held_out = prepare(options, about["private"], "test", {about["private"]: test}, "text", "label_text")
     block = merged(merged(raw.pop("method_config"), SIZES), about["post"])
@@ -104,12 +111,13 @@ def settings(options: argparse.Namespace, task: str, epsilon: str, seed: int) ->
     block["distillation"] |= {"first": options.first, "precision": options.dtype}
     block = merged(block, TINY) if options.tiny else block
 
-    def public(name: str, sources: Sequence[str]) -> dict[str, Any]:
-        path = prepare(options, name, "train", {source: corpus[source] for source in sources}, "text")
+    def public(name: str, sources: Mapping[str, int]) -> dict[str, Any]:
+        counts = {source: 16 if options.tiny else count for source, count in sources.items()}
+        path = prepare(options, name, "train", counts, "text")
         return {"source": "json", "path": path, "text": "text", "public": True}
 
     block["distillation"] |= {
-        "corpus": public("corpus", list(corpus)), "store": str((options.runs / "students").absolute()),
+        "corpus": public("corpus", CORPUS), "store": str((options.runs / "students").absolute()),
     }  # fmt: skip
     block["transfer"]["public"] = [public(f"public-{task}", about["public"])]
     block["tuning"]["private"] = epsilon != "none"

@@ -47,7 +47,10 @@ def options(tmp_path):
         folder = tmp_path / "data" / name
         folder.mkdir(parents=True)
         for split in ("train", "test"):
-            lines = [{"text": f"{name} {split} {i}", "label": 0, "label_text": "x"} for i in range(2500)]
+            lines = [
+                {"text": f"{name} {split} {i}", "label": 0, "label_text": "x", "domain": ("imdb", "yelp")[i % 2]}
+                for i in range(2500)
+            ]
             (folder / f"{split}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     return argparse.Namespace(
         data=tmp_path / "data", runs=tmp_path / "runs", tiny=False, target="t", first=14, dtype="bfloat16"
@@ -76,8 +79,12 @@ def test_every_run_is_a_sound_config_with_all_columns(benchmark, options):
             assert len(rows) == client.data.size == 1000
             public = Path(settings.transfer.public[0].path).read_text().splitlines()
             assert set(json.loads(public[0])) == {"text"}
-            texts = {json.loads(line)["text"].split()[0] for line in public}
-            assert texts == set(benchmark.TASKS[task]["public"])
+            counts = {}
+            for line in public:
+                source, _, number = json.loads(line)["text"].split()
+                domain = ":imdb" if source == "uci_sentiment" and int(number) % 2 == 0 else ""
+                counts[source + domain] = counts.get(source + domain, 0) + 1
+            assert counts == benchmark.TASKS[task]["public"]
             corpus = Path(settings.distillation.corpus.path).read_text().splitlines()
             assert len(corpus) == sum(benchmark.CORPUS.values())
 
