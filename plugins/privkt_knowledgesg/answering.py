@@ -54,7 +54,11 @@ def answer(
 
     `names`: those of labels, if a response is to become one of them.
     """
-    prompts: list[Prompt] = [_prompt(pair.question, template, chat=chat) for pair in questions]
+    closing = config.closing
+    if closing is None and names is not None:  # a model that reasons first may not come to a label in `max_tokens`
+        closing = f"Answer with one of these words alone: {', '.join(names.values())}."
+    end = f"\n\n{closing}" if closing else ""
+    prompts: list[Prompt] = [_prompt(pair.question + end, template, chat=chat) for pair in questions]
     sampling = Sampling(
         max_new_tokens=config.max_tokens,
         temperature=config.temperature,

@@ -98,7 +98,8 @@ class ProfessionalConfig(_Block):
     """How the professional model is asked for responses. `licence` is what its makers say about using its output.
 
     `as_label`: where responses are labels, one becomes the name of the label whose name it has first, and one without
-    any is dropped.
+    any is dropped. `closing`: words after each instruction that the professional model alone reads; by default, where
+    responses are labels, that one of their names is wanted, and otherwise none ("": none there either).
     """
 
     licence: str | None = None
@@ -107,6 +108,7 @@ class ProfessionalConfig(_Block):
     top_p: float = Field(default=1.0, gt=0, le=1)
     min_words: int = Field(default=1, ge=1)
     as_label: bool = True
+    closing: str | None = None
     layout: Literal["auto", "continue", "chat"] = "auto"
     portion: int = Field(default=128, ge=1)
 

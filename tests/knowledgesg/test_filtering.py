@@ -154,15 +154,45 @@ def test_a_model_that_chats_is_told_the_task(tmp_path):
 def test_responses_become_labels_where_labels_are_asked_for(tmp_path):
     class Wordy(Professional):
         def said(self, prompt):
-            return "I would call it Positive." if "one" in prompt else "Hard to say."
+            return "I would call it Positive." if "First" in prompt else "Hard to say."
 
     names = {"0": "negative", "2": "positive"}
     found, report = answer(
-        [Pair("one"), Pair("two")], TEMPLATE, Wordy(), ProfessionalConfig(), chat=False, seed=0,
+        [Pair("First"), Pair("Second")], TEMPLATE, Wordy(), ProfessionalConfig(), chat=False, seed=0,
         journal=tmp_path / "answers.jsonl", names=names,
     )  # fmt: skip
-    assert found == (Pair("one", "positive"),)
+    assert found == (Pair("First", "positive"),)
     assert report.dropped == {"no label in the response": 1}
+
+
+@pytest.mark.parametrize("chat", [False, True])
+@pytest.mark.parametrize(
+    ("closing", "names", "wanted"),
+    [
+        (None, {"0": "negative", "2": "positive"}, "\n\nAnswer with one of these words alone: negative, positive."),
+        (None, None, ""),
+        ("", {"0": "negative"}, ""),
+        ("In one word.", {"0": "negative"}, "\n\nIn one word."),
+        ("In one sentence.", None, "\n\nIn one sentence."),
+    ],
+)
+def test_the_professional_alone_is_told_how_to_answer(tmp_path, chat, closing, names, wanted):
+    class Clear(Professional):
+        def generate(self, prompts, sampling, progress=None):
+            self.log["prompts"] += prompts
+            return [Generation("negative") for _ in prompts]
+
+    model = Clear()
+    found, _ = answer(
+        [Pair("Sales fell.")], TEMPLATE, model, ProfessionalConfig(closing=closing), chat=chat, seed=0,
+        journal=tmp_path / "answers.jsonl", names=names,
+    )  # fmt: skip
+    assert found == (Pair("Sales fell.", "negative"),)
+    (asked,) = model.log["prompts"]
+    said = asked[0].content if chat else asked
+    assert f"Sales fell.{wanted}" in said
+    assert "Answer with" not in said.replace(wanted, "") if wanted else "Answer with" not in said
+    assert said.rstrip().endswith(f"Sales fell.{wanted}" if chat else TEMPLATE.response_mark)
 
 
 def writer(config, professional=None):
