@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 import token_figures
 from pages import ROOT, Result, result, table
 
-PAGES = ("README.md", "docs/costs.md", "docs/methods/fdkt.md", "docs/methods/fedcot.md")
+PAGES = ("README.md", "docs/costs.md", "docs/methods/fdkt.md", "docs/methods/fedcot.md", "docs/methods/post.md")
 _BLOCK = re.compile(r"(<!-- figures: (\S+) -->\n)(.*?)(<!-- end of figures -->)", re.S)
 
 
@@ -215,6 +215,53 @@ def fedcot() -> str:
     return table(["small model trained on", *head], body)
 
 
+POST_MACHINE = "intel-xeon-2-cores"
+_POST_TASKS = {"sst2": "SST-2", "agnews": "AG News"}
+
+
+def _post_rows(found: Result) -> Iterator[tuple[list[str], Result, list[Result]]]:
+    for task, by_epsilon in found["table"].items():
+        for epsilon, arms in by_epsilon.items():
+            head = [_POST_TASKS[task], "no privacy" if epsilon == "none" else epsilon]
+            yield head, arms, list(found["runs"][task][epsilon].values())
+
+
+def _over_seeds(value: Result) -> str:
+    return f"{value['mean']:.3f}" + (f" ± {value['deviation']:.3f} ({value['seeds']})" if value["seeds"] > 1 else "")
+
+
+def post() -> str:
+    """POST with SmolLM2: accuracy of every arm, with its deviation over (seeds)."""
+    cases = list(_post_rows(result("post_tasks", POST_MACHINE)))
+    arms = list(cases[0][1])
+    rows = [[*head, *(_over_seeds(found[arm]) for arm in arms)] for head, found, _ in cases]
+    return table(["private set", "epsilon", *arms], rows)
+
+
+def post_costs() -> str:
+    """Seconds of each of POST's phases beside those of tuning on the large model itself; means over seeds."""
+    rows = []
+    for head, _, runs in _post_rows(result("post_tasks", POST_MACHINE)):
+        phases = [
+            [run["student"]["seconds"] for run in runs],
+            [run["phases"]["tuning the small model's prompt"] for run in runs],
+            [run["transfer"]["seconds"] for run in runs],
+            [run["phases"]["tuning a prompt on the large model"] for run in runs],
+        ]
+        rows.append([*head, *(f"{sum(seconds) / len(seconds):.0f} s" for seconds in phases)])
+    return table(
+        [
+            "private set",
+            "epsilon",
+            "distillation, once",
+            "the small model's prompt",
+            "transfer",
+            "a prompt on the large",
+        ],
+        rows,
+    )
+
+
 BLOCKS: dict[str, Callable[[], str]] = {
     "step-time": step_time,
     "step-memory": step_memory,
@@ -226,6 +273,8 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "summary": summary,
     "fdkt": fdkt,
     "fedcot": fedcot,
+    "post": post,
+    "post-costs": post_costs,
     **token_figures.BLOCKS,
 }
 

@@ -12,9 +12,9 @@ MACHINE = "amd-epyc-2-cores"
 Result = Mapping[str, Any]
 
 
-def result(stem: str) -> Result:
+def result(stem: str, machine: str = MACHINE) -> Result:
     """The committed result of a benchmark."""
-    found: Result = json.loads((ROOT / "benchmarks" / "results" / f"{stem}-{MACHINE}.json").read_text(encoding="utf-8"))
+    found: Result = json.loads((ROOT / "benchmarks" / "results" / f"{stem}-{machine}.json").read_text(encoding="utf-8"))
     return found
 
 
