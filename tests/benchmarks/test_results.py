@@ -146,7 +146,7 @@ def test_the_head_meets_its_target() -> None:
 
 
 def pages() -> tuple[str, ...]:
-    return "README.md", "docs/costs.md", "docs/methods/fdkt.md", "docs/methods/fedcot.md"
+    return "README.md", "docs/costs.md", "docs/methods/fdkt.md", "docs/methods/fedcot.md", "docs/methods/post.md"
 
 
 @pytest.mark.parametrize("page", pages())
