@@ -65,7 +65,7 @@ def test_calibrated_scores_are_judged_and_predicted_alike_with_the_constants_of_
     result = run(settings, tmp_path / "run")
     outcome = result.outcomes["a"][0]
     offset = outcome.notes["calibration"]
-    assert len(set(offset)) == 2
+    assert len(set(offset.values())) == 2
     Path(files["public"]).write_text("")  # nobody reads it again
     held = [json.loads(line) for line in Path(files["test"]).read_text().splitlines()]
     found = [p.label for p in predict_texts(result.path, [row["text"] for row in held])]
@@ -76,7 +76,9 @@ def test_calibrated_scores_are_judged_and_predicted_alike_with_the_constants_of_
         net = open_net(llama, {"dtype": "float32", "device": "cpu"})
         task = Task(("negative", "positive"), " it was", (("bad",), ("good",)))
         reader = make_reader(net, task, 16, prompt_tokens=4).behind(rows_of(outcome.model))
-        scores = reader.class_scores([row["text"] for row in held]) - torch.tensor(offset)
+        scores = reader.class_scores([row["text"] for row in held]) - torch.tensor(
+            [offset[label] for label in ("negative", "positive")]
+        )
         said = [p.probability for p in predict_texts(result.path, [row["text"] for row in held])]
         assert said == pytest.approx(scores.softmax(-1).max(-1).values.tolist(), abs=1e-4)
 
