@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 
+import method_figures
 import token_figures
 from pages import ROOT, Result, result, table
 
@@ -175,93 +176,6 @@ def summary() -> str:
     return table(["time (memory) of a step / not private", "privkt", "Opacus, hooks", "Opacus, ghost"], rows)
 
 
-def fdkt() -> str:
-    """AG News: accuracy and macro F1 of every arm."""
-    scores = result("fdkt_agnews")["table"]
-    first, *others = scores
-    rows = []
-    for arm in scores[first]:
-        row = [arm]
-        for epsilon in (first, *others):
-            found = scores[epsilon].get(arm)
-            if found is None:
-                row += ["the same", ""]
-            else:
-                accuracy = found["accuracy"]
-                row += [f"{accuracy['mean']:.3f} ± {accuracy['deviation']:.3f}", f"{found['macro_f1']['mean']:.3f}"]
-        rows.append(row)
-    columns = [column for epsilon in scores for column in (f"accuracy, epsilon {epsilon}", "macro F1")]
-    return table(["small model trained on", *columns], rows)
-
-
-def fedcot() -> str:
-    """Multiple choice: accuracy of every arm, FedCoT's at each epsilon, and how many rationales were learnt from."""
-    found = result("fedcot_questions")
-    lengths = found["settings"]["perturbation"]["tokens"]
-    tokens = lengths["question"] + 5 * lengths["choice"]
-    rows: dict[str, dict[str, list[str]]] = {}
-    for task, by_epsilon in found["tasks"].items():
-        for epsilon, run in by_epsilon.items():
-            notes = next(iter(run["arms"].values()))
-            for arm, scores in run["scores"].items():
-                value, used = scores["accuracy"], notes[arm].get("rationales")
-                spread = (f" ± {value['deviation']:.3f}" if value["seeds"] > 1 else "") + f" ({value['seeds']})"
-                name = f"FedCoT, {epsilon} a token, {float(epsilon) * tokens:g} a row" if arm == "FedCoT" else arm
-                rows.setdefault(name, {})[task] = [f"{value['mean']:.3f}{spread}", str(used["used"]) if used else "-"]
-    titles = {"commonsense_qa": "CommonsenseQA", "arc_easy": "ARC-Easy"}
-    shown = [(task, title) for task, title in titles.items() if task in found["tasks"]]
-    head = [column for _, title in shown for column in (f"{title}, accuracy", "rationales")]
-    body = [[arm, *(c for task, _ in shown for c in cells.get(task, ["-", "-"]))] for arm, cells in rows.items()]
-    return table(["small model trained on", *head], body)
-
-
-POST_MACHINE = "intel-xeon-2-cores"
-_POST_TASKS = {"sst2": "SST-2", "agnews": "AG News"}
-
-
-def _post_rows(found: Result) -> Iterator[tuple[list[str], Result, list[Result]]]:
-    for task, by_epsilon in found["table"].items():
-        for epsilon, arms in by_epsilon.items():
-            head = [_POST_TASKS[task], "no privacy" if epsilon == "none" else epsilon]
-            yield head, arms, list(found["runs"][task][epsilon].values())
-
-
-def _over_seeds(value: Result) -> str:
-    return f"{value['mean']:.3f}" + (f" ± {value['deviation']:.3f} ({value['seeds']})" if value["seeds"] > 1 else "")
-
-
-def post() -> str:
-    """POST with SmolLM2: accuracy of every arm, with its deviation over (seeds)."""
-    cases = list(_post_rows(result("post_tasks", POST_MACHINE)))
-    arms = list(cases[0][1])
-    rows = [[*head, *(_over_seeds(found[arm]) for arm in arms)] for head, found, _ in cases]
-    return table(["private set", "epsilon", *arms], rows)
-
-
-def post_costs() -> str:
-    """Seconds of each of POST's phases beside those of tuning on the large model itself; means over seeds."""
-    rows = []
-    for head, _, runs in _post_rows(result("post_tasks", POST_MACHINE)):
-        phases = [
-            [run["student"]["seconds"] for run in runs],
-            [run["phases"]["tuning the small model's prompt"] for run in runs],
-            [run["transfer"]["seconds"] for run in runs],
-            [run["phases"]["tuning a prompt on the large model"] for run in runs],
-        ]
-        rows.append([*head, *(f"{sum(seconds) / len(seconds):.0f} s" for seconds in phases)])
-    return table(
-        [
-            "private set",
-            "epsilon",
-            "distillation, once",
-            "the small model's prompt",
-            "transfer",
-            "a prompt on the large",
-        ],
-        rows,
-    )
-
-
 BLOCKS: dict[str, Callable[[], str]] = {
     "step-time": step_time,
     "step-memory": step_memory,
@@ -271,10 +185,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "head": head,
     "machine": machine,
     "summary": summary,
-    "fdkt": fdkt,
-    "fedcot": fedcot,
-    "post": post,
-    "post-costs": post_costs,
+    **method_figures.BLOCKS,
     **token_figures.BLOCKS,
 }
 

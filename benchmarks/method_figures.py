@@ -1,0 +1,109 @@
+"""Blocks of the methods' pages: how well each arm does, and what a run costs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from pages import POST_MACHINE, Result, result, table
+
+
+def _spread(value: Result) -> str:
+    """A mean with its deviation, where there is one, and the number of seeds."""
+    deviation = f" ± {value['deviation']:.3f}" if value["seeds"] > 1 else ""
+    return f"{value['mean']:.3f}{deviation} ({value['seeds']})"
+
+
+def fdkt() -> str:
+    """AG News: accuracy and macro F1 of every arm."""
+    scores = result("fdkt_agnews")["table"]
+    first, *others = scores
+    rows = []
+    for arm in scores[first]:
+        row = [arm]
+        for epsilon in (first, *others):
+            found = scores[epsilon].get(arm)
+            if found is None:
+                row += ["the same", ""]
+            else:
+                row += [_spread(found["accuracy"]), f"{found['macro_f1']['mean']:.3f}"]
+        rows.append(row)
+    columns = [column for epsilon in scores for column in (f"accuracy, epsilon {epsilon}", "macro F1")]
+    return table(["small model trained on", *columns], rows)
+
+
+def fedcot() -> str:
+    """Multiple choice: accuracy of every arm, FedCoT's at each epsilon, and how many rationales were learnt from."""
+    found = result("fedcot_questions")
+    lengths = found["settings"]["perturbation"]["tokens"]
+    tokens = lengths["question"] + 5 * lengths["choice"]
+    rows: dict[str, dict[str, list[str]]] = {}
+    for task, by_epsilon in found["tasks"].items():
+        for epsilon, run in by_epsilon.items():
+            notes = next(iter(run["arms"].values()))
+            for arm, scores in run["scores"].items():
+                used = notes[arm].get("rationales")
+                name = f"FedCoT, {epsilon} a token, {float(epsilon) * tokens:g} a row" if arm == "FedCoT" else arm
+                cells = [_spread(scores["accuracy"]), str(used["used"]) if used else "-"]
+                rows.setdefault(name, {})[task] = cells
+    titles = {"commonsense_qa": "CommonsenseQA", "arc_easy": "ARC-Easy"}
+    shown = [(task, title) for task, title in titles.items() if task in found["tasks"]]
+    head = [column for _, title in shown for column in (f"{title}, accuracy", "rationales")]
+    body = [[arm, *(c for task, _ in shown for c in cells.get(task, ["-", "-"]))] for arm, cells in rows.items()]
+    return table(["small model trained on", *head], body)
+
+
+_POST_TASKS = {"sst2": "SST-2", "agnews": "AG News"}
+_POST_PHASES: dict[str, Callable[[Result], float]] = {
+    "distillation, once": lambda run: run["student"]["seconds"],
+    "the small model's prompt": lambda run: run["phases"]["tuning the small model's prompt"],
+    "transfer": lambda run: run["transfer"]["seconds"],
+    "a prompt on the large": lambda run: run["phases"]["tuning a prompt on the large model"],
+}
+# a step of a run, by what its title contains
+_POST_STEPS = {
+    "distillation": "Distilling",
+    "the small model's prompt": "Tuning a prompt on the small model",
+    "transfer": "Moving each prompt",
+    "every prompt's scores, and a prompt on the large": "Labelling held-out texts",
+}
+
+
+def _post_rows() -> Iterator[tuple[list[str], Result, list[Result]]]:
+    found = result("post_tasks", POST_MACHINE)
+    for task, by_epsilon in found["table"].items():
+        for epsilon, arms in by_epsilon.items():
+            head = [_POST_TASKS[task], "no privacy" if epsilon == "none" else epsilon]
+            yield head, arms, list(found["runs"][task][epsilon].values())
+
+
+def post() -> str:
+    """POST with SmolLM2: accuracy of every arm, with its deviation over (seeds)."""
+    cases = list(_post_rows())
+    arms = list(cases[0][1])
+    rows = [[*head, *(_spread(found[arm]) for arm in arms)] for head, found, _ in cases]
+    return table(["private set", "epsilon", *arms], rows)
+
+
+def post_costs() -> str:
+    """Seconds of each of POST's phases beside those of tuning on the large model itself; means over seeds."""
+    rows = []
+    for head, _, runs in _post_rows():
+        means = (sum(map(phase, runs)) / len(runs) for phase in _POST_PHASES.values())
+        rows.append([*head, *(f"{mean:.0f} s" for mean in means)])
+    return table(["private set", "epsilon", *_POST_PHASES], rows)
+
+
+def post_memory() -> str:
+    """The most memory that the process held in each of POST's steps, over all runs, both models' weights with it."""
+    peaks = [run["peaks_mib"] for _, _, runs in _post_rows() for run in runs]
+    most = (max(v for run in peaks for step, v in run.items() if title in step) for title in _POST_STEPS.values())
+    return table(list(_POST_STEPS), [[f"{mib / 1024:.1f} GiB" for mib in most]])
+
+
+BLOCKS: dict[str, Callable[[], str]] = {
+    "fdkt": fdkt,
+    "fedcot": fedcot,
+    "post": post,
+    "post-costs": post_costs,
+    "post-memory": post_memory,
+}
