@@ -3,21 +3,29 @@
 python benchmarks/knowledgesg_domains.py --data FOLDER [--domain medicine] [--professional FOLDER] [--base FOLDER]
 
 FOLDER holds healthcaremagic/ and financial_phrasebank/, each with train.jsonl and test.jsonl: {"input": ...,
-"output": ...} and {"text": ..., "label_text": ...}; the first rows are taken. Seeds and everything else are those of
-the examples knowledgesg-medical.yaml and knowledgesg-finance.yaml, but for what SIZES says: one processor core has to
-get through it. The professional model is a stand-in: a general one, larger than the base. The same command goes on
-where an interrupted one stopped, and what pieces of it found adds up in one results file. `--names` trains on a copy
-with planted names, once without privacy and once with, and counts how many come back.
+"output": ...} and {"text": ..., "label_text": ...}; the first rows are taken. Public seeds are the first rows of
+medquad/ (questions) and of agnews/ (those on business), so that the control "teacher on the public seeds" has something
+to learn from. Everything else is that of the examples knowledgesg-medical.yaml and knowledgesg-finance.yaml, but for
+what SIZES says: one processor core has to get through it. The professional model is a stand-in: a general one, larger
+than the base. The same command goes on where an interrupted one stopped, and what pieces of it found adds up in one
+results file. Steps 1 to 4 are done once: what varies over seeds is the training of step 5, not the noise of step 1.
+
+`--names` trains on a copy with planted names, and counts how many come back: after an ordinary training, after
+privkt's, and after one with the private recipe (its batches, steps and learning rate) without clipping and noise, which
+tells what of the difference privacy itself makes.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
+import math
 import os
 import random
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,17 +33,23 @@ from measuring.studies import Log, cell, go_on, machine, merged, peaks
 
 from privkt.cli.running import comparison
 from privkt.config import RunConfig, load_config, parse_config
-from privkt.contracts import Adapter, BackendContext, Example, Privacy, Recipe
+from privkt.contracts import Adapter, BackendContext, Privacy, Recipe, public_digest
 from privkt.evaluation.memorisation import Planted, name_reconstruction, plant_names
 from privkt.evaluation.report.build import build_report
 from privkt.plugins import get_manager
-from privkt.privacy import Budget
+from privkt.privacy import Budget, Release
 from privkt.runtime.run_directory import RunDirectory
 
 HERE = Path(__file__).parent
 SEEDS = (0, 1)
 FOLDERS = {"medicine": "healthcaremagic", "finance": "financial_phrasebank"}
 EXAMPLES = {"medicine": "knowledgesg-medical", "finance": "knowledgesg-finance"}
+# domain: the public set whose first rows are seeds, the column that is read, and what a row must be.
+SEED_SETS: dict[str, tuple[str, str, dict[str, str]]] = {
+    "medicine": ("medquad", "input", {}),
+    "finance": ("agnews", "text", {"label_text": "Business"}),
+}
+SEED_ROWS = 200
 _LORA = {"rank": 8, "alpha": 16, "layers": 10}
 # domain: how many private and held-out rows, and what differs from the example.
 SIZES: dict[str, dict[str, Any]] = {
@@ -97,12 +111,24 @@ def prepare(options: argparse.Namespace, domain: str) -> dict[str, Path]:
     return found
 
 
+def public_seeds(options: argparse.Namespace, domain: str) -> Path:
+    """A file of the first rows of the domain's public set, in the column that the example's seeds have."""
+    name, column, wanted = SEED_SETS[domain]
+    with (options.data / name / "train.jsonl").open(encoding="utf-8") as file:
+        rows = (row for row in map(json.loads, file) if all(row[k] == v for k, v in wanted.items()))
+        found = [row[column] for row in itertools.islice(rows, 6 if options.tiny else SEED_ROWS)]
+    target = options.runs / domain / "data" / f"seeds-{len(found)}.jsonl"
+    target.write_text("".join(json.dumps({"text": text}) + "\n" for text in found), encoding="utf-8")
+    return target
+
+
 def settings(options: argparse.Namespace, domain: str) -> RunConfig:
     """The example's config of one domain with the given models, and every baseline of the page."""
     raw = load_config(HERE.parent / "examples" / f"{EXAMPLES[domain]}.yaml").model_dump(mode="json")
     files = prepare(options, domain)
     block = merged(raw.pop("method_config"), SIZES[domain]["block"])
-    raw["knowledgesg"] = merged(block, TINY) if options.tiny else block
+    seeds = {"source": "json", "path": str(public_seeds(options, domain).absolute()), "text": "text", "public": True}
+    raw["knowledgesg"] = (merged(block, TINY) if options.tiny else block) | {"seeds": seeds}
     size = TINY_ROWS if options.tiny else SIZES[domain]["rows"]["train"]
     raw["clients"][0]["data"] |= {
         "name": f"{domain}-{size}", "size": size, "path": str(files["train"].absolute()),
@@ -144,8 +170,30 @@ def show(domains: Mapping[str, Mapping[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def show_names(names: Mapping[str, Mapping[str, Any]]) -> str:
+    """How many names came back after each training, with the untrained model's, as Markdown."""
+    lines = ["| trained | guarantee | names back | with the control taken off | untrained | chance |"]
+    lines.append("| --- |" + " --- |" * 5)
+    for name, found in names.items():
+        count, chance = found["records"], found["chance"]
+
+        def share(hits: int, low: float, high: float, of: int = count) -> str:
+            return f"{hits / of:.0%} ({low:.0%} to {high:.0%})"
+
+        lines.append(
+            f"| {name}, {found['training']['steps']} steps | {found['guarantee'].partition(', record')[0]} | "
+            f"{share(found['hits'], found['low'], found['high'])} | "
+            f"{share(found['relative'], found['relative_low'], found['relative_high'])} | "
+            f"{share(found['control_hits'], found['control_low'], found['control_high'])} | {chance:.0%} |"
+        )
+    return "\n".join(lines)
+
+
 def names_study(options: argparse.Namespace, config: RunConfig, domain: str) -> dict[str, Any]:
-    """Planted names that come back from an adapter trained on a copy, without privacy and with it."""
+    """Planted names that come back from adapters trained on a copy, and what each was trained with.
+
+    The attack that counts is the plain one, without the control; the other is beside it.
+    """
     from privkt_knowledgesg.config import KnowledgeSGConfig
     from privkt_knowledgesg.pairs import Pair, make_pair_template
 
@@ -163,27 +211,38 @@ def names_study(options: argparse.Namespace, config: RunConfig, domain: str) -> 
     base = get_manager().create("backend", model.backend, model.options, BackendContext("base", "client"))
     recipe = block.tuning.recipe(base.options, 0)
     folder = options.runs / domain / "names"
-    public = Recipe(**{**vars(block.student.recipe(0)), "epochs": 1.0 if options.tiny else BARE_EPOCHS})
-    bare = base.train(examples, public, folder=folder / "bare", progress=Log())
-    private = _private(base, examples, recipe, folder / "private", config)
-    found = {}
-    for name, adapter in (("without privacy", bare), ("privkt", private)):
-        trained = base.with_weights(adapter)
-        found[name] = name_reconstruction(trained, attacked, NAMES, control=base, seed=3).to_json()
+    public = replace(block.student.recipe(0), epochs=1.0 if options.tiny else BARE_EPOCHS)
+    recipe = replace(recipe, batch_size=min(recipe.batch_size, len(examples) // 2))
+    trainings: dict[str, tuple[Recipe, Privacy | None]] = {
+        "without privacy": (public, None),
+        "the private recipe without clipping and noise": (recipe, None),
+        "privkt": (recipe, _privacy(config, len(examples))),
+    }
+    # Of what a training learns from: one that was cut goes on, and no other's adapter is ever attacked in its place.
+    about = json.dumps([[[e.prompt, e.completion] for e in examples], str(base.identity)])
+    found: dict[str, Any] = {}
+    for name, (one, privacy) in trainings.items():
+        place = folder / public_digest(json.dumps([about, asdict(one), str(privacy)], default=str))[:16]
+        made = base.train(examples, one, folder=place, privacy=privacy, progress=Log())
+        guarantee = "none"
+        if isinstance(made, Release):
+            guarantee, made = str(made.guarantee), made.payload
+        assert isinstance(made, Adapter)
+        trained = base.with_weights(made)
+        attack = name_reconstruction(trained, attacked, NAMES, control=base, seed=3).to_json()
         trained.release_memory()
+        keys = ("epochs", "batch_size", "learning_rate", "schedule", "max_length", "max_grad_norm", "lora")
+        steps = math.ceil(one.epochs * len(examples) / one.batch_size)
+        found[name] = attack | {
+            "guarantee": guarantee, "training": {"steps": steps} | {k: getattr(one, k) for k in keys},
+        }  # fmt: skip
     return found
 
 
-def _private(base: Any, examples: Sequence[Example], recipe: Recipe, folder: Path, config: RunConfig) -> Adapter:
-    """An adapter after private training on the copy; it is attacked and thrown away, so no ledger is charged."""
-    size = len(examples)
-    recipe = Recipe(**{**vars(recipe), "batch_size": min(recipe.batch_size, size // 2)})
+def _privacy(config: RunConfig, size: int) -> Privacy:
+    """The price of private training on the copy; it is attacked and thrown away, so no ledger is charged."""
     budget = Budget(config.budget.epsilon, min(1e-5, 1 / (10 * size)))
-    privacy = Privacy(budget, size, "names", "names: a copy with planted names", "copy", "copy")
-    release = base.train(examples, recipe, folder=folder, privacy=privacy, progress=Log())
-    payload = release.payload
-    assert isinstance(payload, Adapter)
-    return payload
+    return Privacy(budget, size, "names", "names: a copy with planted names", "copy", "copy")
 
 
 def main() -> None:
@@ -223,6 +282,7 @@ def main() -> None:
             "models": {role: Path(model.options["model"]).name for role, model in config.models.items()},
             "the professional model is": "a general model that stands in for one of the field",
             "sizes": SIZES,
+            "seeds": {"rows": SEED_ROWS, "of": SEED_SETS},
             "names": {
                 "rows": NAMES_ROWS,
                 "attacked": ATTACKED,
@@ -236,7 +296,7 @@ def main() -> None:
     print(show({name: run for name, run in known.items() if "scores" in run}))
     for name, run in known.items():
         if "names" in run:
-            print(f"\n{name}, planted names that come back: {json.dumps(run['names'], indent=1)}")
+            print(f"\n{name}, planted names that come back\n{show_names(run['names'])}")
 
 
 if __name__ == "__main__":

@@ -36,6 +36,11 @@ class Arm(StrEnum):
         """Whether the server trains it."""
         return self in _SERVED
 
+    @property
+    def is_released(self) -> bool:
+        """Whether the server makes it of what the released adapter wrote, so that it may start from that adapter."""
+        return self.is_served and self not in _WITHOUT_DATA
+
 
 _WITHOUT_DATA = (Arm.BASE, Arm.SELF_INSTRUCT, Arm.SEEDS, Arm.NO_PRIVATE)
 _SERVED = (Arm.SELF_INSTRUCT, Arm.DP_PAIRS, Arm.DP_INSTRUCTIONS, Arm.SEEDS, Arm.NO_PRIVATE, Arm.KNOWLEDGESG)

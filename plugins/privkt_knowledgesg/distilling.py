@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,7 @@ from privkt_knowledgesg.seeds import Seed, public_seeds
 from privkt_knowledgesg.writing import Writer, Written
 
 RESPONSE, ARM, TEXTS = "response", "arm", "texts"
+_APART = 104_729  # seeds of generators that must not meet; a round of writing adds a multiple of another prime
 
 
 def load_seeds(config: SeedsConfig | None) -> tuple[Seed, ...]:
@@ -67,6 +70,9 @@ class Server:
         self.professional = site.model("professional")
         self.chat = uses_chat(self.professional, config.professional.layout)
         self.seeds = load_seeds(config.seeds)
+        # What no adapter shapes is the same for every client; where all of it teaches one adapter, each has its own.
+        clients = sorted(public_digest(client)[:12] for client in site.clients)
+        self.public_seed = site.seed + (_APART * clients.index(name) if config.together else 0)
         self.report: dict[str, Any] = {}
 
     def answered(self, adapter: Adapter) -> dict[Arm, tuple[Pair, ...]]:
@@ -82,7 +88,7 @@ class Server:
                 found[Arm.DP_PAIRS] = _with_response(pairs.pairs)
         if {Arm.SELF_INSTRUCT, Arm.NO_PRIVATE} & set(arms):
             bare = self.site.model("base")
-            public = self._written(bare, "base", pairs=shape == "pair")
+            public = self._written(bare, "base", pairs=shape == "pair", seed=self.public_seed)
             if Arm.SELF_INSTRUCT in arms:
                 found[Arm.SELF_INSTRUCT] = self._responded(bare, public.pairs, "base")
             bare.release_memory()
@@ -103,14 +109,14 @@ class Server:
         self.report["layout"] = "chat" if self.chat else "continue"
         return found
 
-    def _written(self, model: Backend, name: str, *, pairs: bool) -> Written:
+    def _written(self, model: Backend, name: str, *, pairs: bool, seed: int | None = None) -> Written:
         writer = Writer(
             self.config,
             self.template,
             self.seeds,
             self.professional,
             chat=self.chat,
-            seed=self.site.seed,
+            seed=self.site.seed if seed is None else seed,
             progress=self.site.progress,
         )
         made = writer.write(model, self.folder / name, pairs=pairs, title=f"writing instructions ({name})")
@@ -155,16 +161,20 @@ def train_student(
     config: KnowledgeSGConfig,
     *,
     adapter: Adapter | None,
+    shown: int,
     folder: Path,
     seed: int,
     progress: Any,
 ) -> Adapter:
     """Step 5: an adapter after ordinary training on pairs, loss on responses; from `adapter`, if one is given.
 
+    `shown`: examples that the training sees, passes over `pairs` until there are so many.
     Guarantee: none of its own: what it promises is what its pairs and `adapter` do.
     """
     start = base if adapter is None else base.with_weights(adapter)
-    trained = start.train(examples(pairs, template), config.student.recipe(seed), folder=folder, progress=progress)
+    # Half an example less, so that rounding up gives `shown` whatever a division leaves behind the point.
+    recipe = replace(config.student.recipe(seed), epochs=(shown - 0.5) / len(pairs))
+    trained = start.train(examples(pairs, template), recipe, folder=folder, progress=progress)
     if not isinstance(trained, Adapter):
         raise TypeError(f"knowledgesg: backend {base.name!r} must give an Adapter for a recipe with LoRA")
     return trained
@@ -196,7 +206,11 @@ def _with_response(pairs: Sequence[Pair]) -> tuple[Pair, ...]:
 
 
 class Teaching:
-    """Step 5 for every client: adapters taught by what was written and answered for it, or for all clients together."""
+    """Step 5 for every client: adapters taught by what was written and answered for it, or for all clients together.
+
+    Every arm's training sees as many examples as KnowledgeSG's, so that none is worse for having fewer pairs to pass
+    over; those that come from the released adapter start where KnowledgeSG does.
+    """
 
     def __init__(self, site: ServerSite, config: KnowledgeSGConfig, template: PairTemplate) -> None:
         self.site, self.config, self.template = site, config, template
@@ -217,12 +231,12 @@ class Teaching:
     def _pairs(self, client: ClientId, arm: Arm) -> tuple[Pair, ...]:
         of = sorted(self.site.clients) if self._shares else [client]
         tables = [self.site.state.load(f"pairs-{self._names[one]}") for one in of]
-        return tuple(pair for table in tables for pair in from_texts(table, arm))
+        return tuple(dict.fromkeys(pair for table in tables for pair in from_texts(table, arm)))
 
     def _taught(self, client: ClientId, arm: Arm, pairs: Sequence[Pair]) -> Adapter:
         shares = self._shares
         start = None
-        if arm is Arm.KNOWLEDGESG and self.config.student.start == "adapter":
+        if arm.is_released and self.config.student.start == "adapter":
             start = self.site.state.load(f"adapter-{self._names[client]}")
         folder = self.site.folder / ("together" if shares else self._names[client]) / arm.value
         return train_student(
@@ -231,6 +245,7 @@ class Teaching:
             self.template,
             self.config,
             adapter=start,
+            shown=math.ceil(self.config.student.epochs * len(self._pairs(client, Arm.KNOWLEDGESG))),
             folder=folder,
             seed=self.site.seed,
             progress=self.site.progress,

@@ -13,17 +13,19 @@ from privkt.synthesis.similarity import rouge_l
 
 _ASK = "Which answer helps the asker more? Reply with 1, 2, or tie."
 _SAID = re.compile(
-    r"^\W*(?:(?:the\s+)?(?:better|best)\s+(?:answer\s+)?(?:is\s+)?)?(?:answer\s*)?\W*(1|2|tie|equal|both|neither)\b",
+    r"\W*(?:(?:the\s+)?(?:better|best)\s+(?:answer\s+)?(?:is\s+)?)?(?:answer\s*)?\W*(1|2|tie|equal|both|neither)\b(.*)",
     re.I,
 )
+# Behind a verdict these make another of it, or none.
+_TURNED = re.compile(r"\b(?:1|2|and|or|nor|worse|less|not|equal\w*|tie|both|neither)\b|n't\b", re.I)
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """`score`: the mean of win 1 and tie 0.5 for the first answers, over readable verdicts; None without any.
+    """`score`: the mean of win 1 and tie 0.5 for the first answers, over the verdicts that count; None without any.
 
     Units: `wins`, `ties`, `losses` and `unreadable` count verdicts, two a question from a judge that is asked in both
-        orders.
+        orders. There a question counts only if both verdicts were readable; otherwise both are `unreadable`.
     """
 
     score: float | None
@@ -40,7 +42,8 @@ class Comparison:
 def compare(judge: Backend, questions: Sequence[str], first: Sequence[str], second: Sequence[str]) -> Comparison:
     """A judge's verdicts on two sets of answers, each pair shown in both orders.
 
-    Guarantee: a judge that always prefers what stands first (or second) gives 0.5. Questions may be private: neither
+    Guarantee: a judge that always prefers what stands first (or second), or says nothing that can be read, gives 0.5
+        or nothing. Questions may be private: neither
         they nor verdicts are kept, and whoever calls sees to it that the judge may read them.
     """
     chat = uses_chat(judge, "auto")
@@ -53,8 +56,11 @@ def compare(judge: Backend, questions: Sequence[str], first: Sequence[str], seco
         title="judging answers",
     )
     said = [verdict(answer.text) for answer in answers]
-    straight, turned = said[: len(rows)], said[len(rows) :]
-    return _counted([*straight, *(None if v is None else 1 - v for v in turned)])
+    both = [
+        (None, None) if one is None or other is None else (one, 1 - other)
+        for one, other in zip(said[: len(rows)], said[len(rows) :], strict=True)
+    ]
+    return _counted([verdict for pair in both for verdict in pair])
 
 
 def compare_by_overlap(references: Sequence[str], first: Sequence[str], second: Sequence[str]) -> Comparison:
@@ -67,9 +73,12 @@ def compare_by_overlap(references: Sequence[str], first: Sequence[str], second: 
 
 
 def verdict(answer: str) -> float | None:
-    """1.0 for the first answer, 0.0 for the second, 0.5 for a tie, None for anything else."""
+    """1.0 for the first answer, 0.0 for the second, 0.5 for a tie, None for anything else.
+
+    Edge cases: "1 is worse than 2" and "1 and 2 are equally good" are none.
+    """
     found = _SAID.match(answer)
-    if found is None:
+    if found is None or _TURNED.search(found.group(2)):
         return None
     return {"1": 1.0, "2": 0.0}.get(found.group(1), 0.5)
 

@@ -31,7 +31,7 @@ from privkt.synthesis.planning import privacy_of
 from privkt_knowledgesg import planning
 from privkt_knowledgesg.arms import Arm
 from privkt_knowledgesg.config import KnowledgeSGConfig
-from privkt_knowledgesg.pairs import PairTemplate, make_pair_template, read_pairs
+from privkt_knowledgesg.pairs import PairTemplate, make_pair_template, names_of, read_pairs
 
 TEXTS = "texts"
 
@@ -111,6 +111,7 @@ class KnowledgeSG(TransferMethod):
 
     def plan(self, facts: PublicFacts, budget: Budget) -> Plan:
         """The adapter's training, the questions to the professional model, what crosses."""
+        self._names(facts.labels)
         return planning.make_plan(self.config, self._template(), facts, budget)
 
     def public_data(self) -> Sequence[DataConfig]:
@@ -149,7 +150,10 @@ class KnowledgeSG(TransferMethod):
         return make_pair_template(self.config.template)
 
     def _names(self, labels: Sequence[str] | None) -> dict[str, str]:
-        return {label: self.config.label_names.get(label, label) for label in labels or ()}
+        if labels is None:
+            return {}
+        are_responses = self.config.fields.response == "label"
+        return names_of(labels, self.config.label_names) if are_responses else {label: label for label in labels}
 
 
 def _place(client: ClientId) -> str:

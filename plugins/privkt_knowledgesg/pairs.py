@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict
 
 from privkt.contracts import Example, Rows
 from privkt.privacy import RefusedInput
+from privkt.synthesis.labels import normalised
 
 _PREAMBLE = "The following instruction describes a task. Respond to it fully.\n\n"
 _PREAMBLE_INPUT = "The following instruction describes a task, and its input is what the task is about.\n\n"
@@ -218,3 +219,30 @@ def _from_messages(text: str, number: int) -> Pair:
     if len(before) == 1:
         return Pair(before[0][1], turns[-1][1])
     return Pair("\n\n".join(f"{role.capitalize()}: {content}" for role, content in before), turns[-1][1])
+
+
+def names_of(labels: Sequence[str], given: Mapping[str, str]) -> dict[str, str]:
+    """The words that stand for each declared label in responses: `given` ones, or the label itself.
+
+    Raises: RefusedInput, for names that could not be told apart in an answer, and for labels that nobody declared.
+    """
+    if unknown := sorted(set(given) - set(labels)):
+        raise RefusedInput(
+            f"knowledgesg.label_names: labels must be among the {len(labels)} declared ones, got {unknown[0]!r}; "
+            "correct it, or add it to the data's `labels`"
+        )
+    found, seen = {label: given.get(label, label) for label in labels}, dict[str, str]()
+    for label, name in found.items():
+        plain = normalised(name)
+        if not plain:
+            raise RefusedInput(
+                f"knowledgesg.label_names: the name of label {label!r} must have a letter or digit, got {name!r}; "
+                "give it a word"
+            )
+        if plain in seen:
+            raise RefusedInput(
+                f"knowledgesg.label_names: names must differ in more than case and punctuation, got {name!r} for "
+                f"{seen[plain]!r} and {label!r}; rename one"
+            )
+        seen[plain] = label
+    return found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from privkt.contracts import Adapter, Backend, ClientSite, Outcome, Parcel, Texts
@@ -76,7 +76,7 @@ class Scorer:
         folder = self.site.folder / "private"
         trained = self.base.train(
             examples(self.private, self.template),
-            self.config.student.recipe(self.site.seed),
+            replace(self.config.student.recipe(self.site.seed), epochs=self.config.tuning.epochs),
             folder=folder,
             progress=self.site.progress,
         )
@@ -158,7 +158,6 @@ def score_arms(
         if arm.value not in done:
             done.put(arm.value, scorer.score(arm, adapters))
         progress.advance(1, note=arm.heading)
-    own = from_texts(texts, Arm.KNOWLEDGESG)
     return Outcome(
         scores={arm.heading: done[arm.value] for arm in arms},
         notes={
@@ -170,15 +169,17 @@ def score_arms(
             "held_out_rows_too_long": scorer.held.too_long if scorer.held else 0,
             "main": Arm.KNOWLEDGESG.heading,
             "arms": {
-                arm.heading: {"protection": arm.protection} | _amount(len(from_texts(texts, arm)))
+                arm.heading: {"protection": arm.protection}
+                | _amount(len(from_texts(texts, arm)), shared=config.together)
                 for arm in (arms or [Arm.KNOWLEDGESG])
             },
             "overlap": {
-                "instructions": overlap_report(
-                    [pair.question for pair in own],
+                part: overlap_report(
+                    written,
                     [text for pair in scorer.private for text in (pair.question, pair.response)],
                     config.canaries,
                 )
+                for part, written in _released(texts, labels=config.fields.response == "label").items()
             },
         },
         model=_with_card(adapters[Arm.KNOWLEDGESG.value], site, config),
@@ -200,5 +201,22 @@ def _with_card(adapter: Adapter, site: ClientSite, config: KnowledgeSGConfig) ->
     return Adapter({**adapter.files, "README.md": card.encode()})
 
 
-def _amount(pairs: int) -> dict[str, Any]:
-    return {"pairs": pairs} | ({"learnt_from": f"{pairs} pairs"} if pairs else {})
+def _released(texts: Texts, *, labels: bool) -> dict[str, list[str]]:
+    """What the released adapter wrote and came back, each text once, by what it is; the teacher's answers are not its,
+    and a label's name is no copy of anything.
+
+    Guarantee: none; it is compared with private text at its owner's, and nothing follows from it.
+    """
+    of = {arm: from_texts(texts, arm) for arm in Arm if arm.is_released}
+    parts = {
+        "instructions": [pair.question for pairs in of.values() for pair in pairs],
+        "responses": [pair.response for arm, pairs in of.items() if arm is not Arm.KNOWLEDGESG for pair in pairs],
+    }
+    if labels or not parts["responses"]:
+        del parts["responses"]
+    return {part: list(dict.fromkeys(written)) for part, written in parts.items()}
+
+
+def _amount(pairs: int, *, shared: bool) -> dict[str, Any]:
+    others = " of this client, and the other clients'" if shared else ""
+    return {"pairs": pairs} | ({"learnt_from": f"{pairs} pairs{others}"} if pairs else {})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 
 from privkt.contracts import Backend, Sampling
@@ -22,12 +23,23 @@ def label_in(answer: str, names: Mapping[str, str]) -> str | None:
     """The label whose name comes first in an answer, as a part of it; None without any.
 
     Edge cases: "Positive.", "it is positive" -> positive; "not sure" -> None. A name within another ("neutral" in
-        "neutrality") counts, a longer one before a shorter at the same place.
+        "neutrality") counts, a longer one before a shorter at the same place; but one of digits or of one or two
+        letters is a word of its own: "in 2019: 5 stars" is no 1.
     """
     said = normalised(answer)
-    places = [(said.find(normalised(name)), -len(name), label) for label, name in names.items()]
+    places = [(_place(normalised(name), said), -len(name), label) for label, name in names.items()]
     found = min((place for place in places if place[0] >= 0), default=None)
     return None if found is None else found[2]
+
+
+def _place(name: str, said: str) -> int:
+    """Where a name begins in an answer, or -1."""
+    if not name:
+        return -1
+    if len(name) > 2 and not name.isdigit():
+        return said.find(name)
+    found = re.search(rf"(?<!\w){re.escape(name)}(?!\w)", said)
+    return -1 if found is None else found.start()
 
 
 def label_scores(answers: Sequence[str], wanted: Sequence[str], names: Mapping[str, str]) -> dict[str, float]:

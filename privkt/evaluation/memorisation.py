@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from privkt.contracts import Backend
@@ -34,7 +34,8 @@ class Reconstruction:
     """How often the true name scores highest among the candidates.
 
     Units: `low` and `high` hold the true rate with the stated `confidence`; `chance` is that of guessing blindly.
-    `relative`: the same, with the untrained control's score taken off, which is the stronger attack.
+    `relative`: hits of a second attack, that takes the untrained control's score off, with its own interval;
+    `control_hits`: those of the control, attacked like the model. Which attack is quoted is to be said beforehand.
     """
 
     records: int
@@ -46,7 +47,11 @@ class Reconstruction:
     confidence: float
     chance: float
     relative: int | None = None
+    relative_low: float | None = None
+    relative_high: float | None = None
     control_hits: int | None = None
+    control_low: float | None = None
+    control_high: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         """JSON values, marked as what must not leave."""
@@ -73,7 +78,8 @@ def name_reconstruction(
     """Puts every candidate in the name's place and takes the one with the likeliest text.
 
     `control`: the same model untrained; it shows what can be guessed without having seen the data.
-    Edge cases: equal scores are decided by lot.
+    Edge cases: equal scores are decided by lot. White space that ends a prefix is scored with the name, since most
+        tokenizers have it in a word's first token, and a text cut behind it is another than the one trained on.
     Raises: RefusedInput, for fewer than two candidates, repeated ones, or a record whose name is not among them.
     """
     names = list(candidates)
@@ -91,12 +97,17 @@ def name_reconstruction(
         return found
     untrained = _scores(control, records, names)
     lifted = [[a - b for a, b in zip(one, two, strict=True)] for one, two in zip(scores, untrained, strict=True)]
-    return Reconstruction(
-        **{
-            **asdict(found),
-            "relative": _hits(lifted, records, names, seed),
-            "control_hits": _hits(untrained, records, names, seed),
-        }
+    relative, control_hits = _hits(lifted, records, names, seed), _hits(untrained, records, names, seed)
+    bounds = clopper_pearson(relative, len(records), confidence)
+    control_bounds = clopper_pearson(control_hits, len(records), confidence)
+    return replace(
+        found,
+        relative=relative,
+        relative_low=bounds[0],
+        relative_high=bounds[1],
+        control_hits=control_hits,
+        control_low=control_bounds[0],
+        control_high=control_bounds[1],
     )
 
 
@@ -118,11 +129,17 @@ def exposure(model: Backend, prefix: str, canary: str, others: Sequence[str]) ->
     """log2 of how far a canary's rank among candidates is above the last: log2(n) - log2(rank), in bits.
 
     Edge cases: a canary that is likelier than all `others` has log2(n), one that is likelier than none has 0; equal
-        scores count against it.
+        scores count against it. White space that ends the prefix is scored with what follows.
+    Raises: RefusedInput, for no others, repeated ones, or the canary among them.
     References: Carlini et al. 2019, The Secret Sharer, definition 5.
     """
     texts = [canary, *others]
-    found = [score.logprob for score in model.score([prefix] * len(texts), texts)]
+    if not others or len(set(texts)) != len(texts):
+        raise RefusedInput(
+            f"others: must be different texts and none of them the canary, got {len(others)} with {len(set(texts))} "
+            "different ones, the canary counted; correct the list"
+        )
+    found = _logprobs(model, [prefix] * len(texts), texts)
     rank = sum(value >= found[0] for value in found)
     return math.log2(len(texts)) - math.log2(rank)
 
@@ -130,8 +147,17 @@ def exposure(model: Backend, prefix: str, canary: str, others: Sequence[str]) ->
 def _scores(model: Backend, records: Sequence[Planted], names: Sequence[str]) -> list[list[float]]:
     prompts = [record.prefix for record in records for _ in names]
     ends = [name + record.suffix for record in records for name in names]
-    flat = [score.logprob for score in model.score(prompts, ends)]
+    flat = _logprobs(model, prompts, ends)
     return [flat[i : i + len(names)] for i in range(0, len(flat), len(names))]
+
+
+def _logprobs(model: Backend, prefixes: Sequence[str], ends: Sequence[str]) -> list[float]:
+    """Of each end behind its prefix. They are tokenised apart, so that the cut is put before a word's own space."""
+    cut = [len(prefix.rstrip()) for prefix in prefixes]
+    whole = [prefix + end for prefix, end in zip(prefixes, ends, strict=True)]
+    prompts = [text[:place] for text, place in zip(whole, cut, strict=True)]
+    continuations = [text[place:] for text, place in zip(whole, cut, strict=True)]
+    return [score.logprob for score in model.score(prompts, continuations)]
 
 
 def _hits(scores: Sequence[Sequence[float]], records: Sequence[Planted], names: Sequence[str], seed: int) -> int:

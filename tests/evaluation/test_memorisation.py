@@ -77,6 +77,55 @@ def test_exposure_by_hand():
     assert exposure(half, "it is ", "secret x", others) == pytest.approx(math.log2(8) - math.log2(4))
 
 
+class Recorder(Remembers):
+    """Notes where texts were cut."""
+
+    def __init__(self):
+        super().__init__()
+        self.cuts = []
+
+    def score(self, prompts, continuations):
+        self.cuts += list(zip(prompts, continuations, strict=True))
+        return super().score(prompts, continuations)
+
+
+def _merging_tokenizer(texts):
+    """Byte-level BPE that has a word's space in its first token, as models' tokenizers do."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+
+    found = Tokenizer(models.BPE())
+    found.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    found.train_from_iterator(texts * 50, trainers.BpeTrainer(vocab_size=400, show_progress=False))
+    return found
+
+
+def test_texts_are_attacked_in_the_tokens_that_they_were_trained_on():
+    records = plant_names(["I cough a lot", "It hurts here"], NAMES, seed=1)
+    tokenizer, model = _merging_tokenizer([f"My name is {name}. I cough a lot" for name in NAMES]), Recorder()
+    name_reconstruction(model, records, NAMES)
+    exposure(model, "My name is ", "Name03", ["Name04"])
+    assert len(model.cuts) == 2 * len(NAMES) + 2
+    for prompt, end in model.cuts:
+        apart = tokenizer.encode(prompt).ids + tokenizer.encode(end).ids
+        assert apart == tokenizer.encode(prompt + end).ids
+    # It would be seen: the same texts, cut behind the space.
+    assert tokenizer.encode("is ").ids + tokenizer.encode("Name03").ids != tokenizer.encode("is Name03").ids
+
+
+def test_every_attack_has_its_interval():
+    records = plant_names([f"I cough for {i} days" for i in range(40)], NAMES, seed=1)
+    found = name_reconstruction(Remembers(r.text for r in records[:10]), records, NAMES, control=Remembers())
+    assert (found.relative_low, found.relative_high) == clopper_pearson(found.relative, 40)
+    assert (found.control_low, found.control_high) == clopper_pearson(found.control_hits, 40)
+    assert found.to_json()["relative_low"] == found.relative_low
+
+
+@pytest.mark.parametrize("others", [[], ["secret x"], ["a", "a"]])
+def test_exposure_wants_other_texts_than_the_canary(others):
+    with pytest.raises(RefusedInput, match="others"):
+        exposure(Remembers(), "it is ", "secret x", others)
+
+
 def test_the_frontier_tells_alike_from_apart():
     draw = np.random.default_rng(3)
     one, same, shifted = draw.normal(size=(300, 4)), draw.normal(size=(300, 4)), draw.normal(size=(300, 4)) + 2

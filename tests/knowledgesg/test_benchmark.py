@@ -28,6 +28,8 @@ def options(tmp_path):
     for folder, row in (
         ("healthcaremagic", {"instruction": "Answer", "input": "I cough, {}", "output": "Rest, {}"}),
         ("financial_phrasebank", {"text": "Sales rose, {}", "label_text": "positive"}),
+        ("medquad", {"input": "What is a cough, {}?"}),
+        ("agnews", {"text": "Shares fell, {}", "label_text": "Business"}),
     ):
         place = tmp_path / "data" / folder
         place.mkdir(parents=True)
@@ -50,7 +52,9 @@ def test_every_arm_runs_with_the_given_models_and_public_seeds(benchmark, option
             "base": "b",
             "professional": "p",
         }
-        assert len(load_seeds(block.seeds)) >= 6
+        seeds = load_seeds(block.seeds)
+        assert len(seeds) == (6 if tiny else benchmark.SEED_ROWS)
+        assert seeds[0].pair.question == ("What is a cough, 0?" if domain == "medicine" else "Shares fell, 0")
 
 
 def test_the_table_has_every_arm_and_metric(benchmark):
@@ -70,8 +74,31 @@ def test_names_are_planted_in_a_copy_and_counted(benchmark, options, wide_llama)
     options.base = str(wide_llama)
     config = benchmark.settings(options, "medicine")
     found = benchmark.names_study(options, config, "medicine")
-    assert set(found) == {"without privacy", "privkt"}
+    alone = "the private recipe without clipping and noise"
+    assert list(found) == ["without privacy", alone, "privkt"]
+    assert [one["guarantee"] == "none" for one in found.values()] == [True, True, False]
+    assert found["privkt"]["guarantee"].startswith("epsilon = 8, delta = 1e-5")
+    assert found["privkt"]["training"] == found[alone]["training"] != found["without privacy"]["training"]
+    assert len(benchmark.show_names(found).splitlines()) == 5
     for one in found.values():
         assert (one["records"], one["candidates"], one["chance"]) == (8, len(benchmark.NAMES), 1 / len(benchmark.NAMES))
         assert 0 <= one["low"] <= one["rate"] <= one["high"] <= 1
-        assert one["control_hits"] is not None
+        assert 0 <= one["control_low"] <= one["control_hits"] / 8 <= one["control_high"] <= 1
+
+
+def test_no_adapter_of_another_study_is_attacked_in_its_place(benchmark, options, wide_llama, monkeypatch):
+    from privkt_transformers.backend import TransformersBackend
+
+    weights, ordinary = [], TransformersBackend.with_weights
+    monkeypatch.setattr(
+        TransformersBackend, "with_weights", lambda self, w: weights.append(w.files) or ordinary(self, w)
+    )
+    options.base = str(wide_llama)
+    config = benchmark.settings(options, "medicine")
+    benchmark.names_study(options, config, "medicine")
+    benchmark.names_study(options, config, "medicine")
+    assert weights[:3] == weights[3:]  # finished ones are not trained again
+    rows = Path(config.clients[0].data.path)
+    rows.write_text(rows.read_text().replace("cough", "sneeze"))
+    benchmark.names_study(options, config, "medicine")
+    assert all(new != old for new, old in zip(weights[6:], weights[:3], strict=True))

@@ -2,10 +2,12 @@
 
 import itertools
 import json
+import math
 from pathlib import Path
 
 import pytest
 from ksg_fakes import COMPLAINTS, Base, Professional, adapter, rows, value_of
+from privkt_knowledgesg.arms import Arm
 from privkt_knowledgesg.config import KnowledgeSGConfig
 from privkt_knowledgesg.method import KnowledgeSG
 from privkt_knowledgesg.pairs import Pair
@@ -169,8 +171,46 @@ def test_the_baselines_learn_from_what_they_say(play):
 @pytest.mark.parametrize(("start", "found"), [("base", None), ("adapter", 7.0)])
 def test_the_student_starts_where_it_is_told_to(play, start, found):
     played = play(rows(0, 24), fixed=7.0, student={"start": start})
-    begun = [weights for *_, weights in played.server_base.log["trained"]]
-    assert [None if w is None else value_of(w) for w in begun] == [None] * (len(begun) - 1) + [found]
+    begun = [None if w is None else value_of(w) for *_, w in played.server_base.log["trained"]]
+    # in the order of arms: without private data, then what the adapter wrote, then without, then KnowledgeSG itself
+    assert begun == [None, found, found, None, None, found]
+
+
+def test_every_arm_is_trained_as_long_as_knowledgesg_and_the_private_one_as_long_as_the_adapter(play):
+    played = play(rows(0, 24), student={"epochs": 2.5, "batch_size": 4}, tuning={"epochs": 5})
+    trained = [(len(examples), recipe) for examples, recipe, *_ in played.server_base.log["trained"]]
+    shown = math.ceil(2.5 * trained[-1][0])
+    assert len({size for size, _ in trained}) > 1
+    for size, recipe in trained:
+        # as backends count examples and steps
+        assert (math.ceil(recipe.epochs * size), math.ceil(recipe.epochs * size / 4)) == (shown, math.ceil(shown / 4))
+    (private,) = [recipe for _, recipe, privacy, _ in played.base.log["trained"] if privacy is None]
+    assert (private.epochs, private.batch_size) == (5, 4)
+
+
+def test_copies_are_looked_for_in_all_that_the_adapter_wrote_and_came_back(play):
+    mine = value_of(play(rows(0, 24)).release.payload)
+    said = f"says {mine}"  # by the adapter's responses, which only the arms without a teacher have
+    found = play(rows(0, 24), canaries=(said,)).outcome.notes["overlap"]
+    assert (found["instructions"]["canaries_repeated"], found["responses"]["canaries_repeated"]) == (0, 1)
+    taught = play(rows(0, 24)).parcel.items["texts"]
+    released = {q for q, arm in zip(taught.text, taught.columns["arm"], strict=True) if Arm(arm).is_released}
+    assert found["instructions"]["texts"] == len(released) > sum(arm == "knowledgesg" for arm in taught.columns["arm"])
+
+
+def test_together_no_pair_is_learnt_twice(block, make_server):
+    config = KnowledgeSGConfig.model_validate(block(together=True, baselines=["no-private-data", "teacher-on-seeds"]))
+    base = Base()
+    server = make_server("a", "b", base=base)
+    KnowledgeSG(config).write(server, {"a": adapter(1.0), "b": adapter(2.0)})
+    KnowledgeSG(config).distil(server)
+    sizes = set()
+    for examples, *_ in base.log["trained"]:
+        assert len(set(examples)) == len(examples)
+        sizes.add(len(examples))
+    # Six public seeds for both, and of each client twice what one of them writes alone.
+    assert min(sizes) <= 6
+    assert max(sizes) > 12
 
 
 def test_several_clients_learn_apart_or_together(block, make_client, make_server):

@@ -5,7 +5,7 @@ import json
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from privkt_knowledgesg.pairs import FieldsConfig, Pair, PairTemplateConfig, make_pair_template, read_pairs
+from privkt_knowledgesg.pairs import FieldsConfig, Pair, PairTemplateConfig, make_pair_template, names_of, read_pairs
 
 from privkt.contracts import Rows
 from privkt.privacy import RefusedInput
@@ -111,3 +111,18 @@ def test_rows_without_what_they_need_are_refused_without_a_word_of_them(rows, fi
     with pytest.raises(RefusedInput, match=said) as refused:
         read_pairs(rows, fields, {})
     assert "secret" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("labels", "words", "said"),
+    [
+        (["a", "b"], {"c": "x"}, "among the 2 declared ones, got 'c'"),
+        (["a", "b"], {"a": "+", "b": "-"}, "must have a letter or digit, got '\\+'"),
+        (["a", "b"], {"a": "Yes", "b": "yes."}, "got 'yes.' for 'a' and 'b'"),
+        (["A", "a"], {}, "must differ in more than case"),
+    ],
+)
+def test_names_of_labels_must_be_told_apart_in_answers(labels, words, said):
+    with pytest.raises(RefusedInput, match=said):
+        names_of(labels, words)
+    assert names_of(["a", "b"], {"a": "good"}) == {"a": "good", "b": "b"}

@@ -32,6 +32,14 @@ def test_the_first_label_in_an_answer_counts(answer, label):
     assert label_in(answer, NAMES) == label
 
 
+@pytest.mark.parametrize(
+    ("answer", "label"),
+    [("in 2019 I gave 5 stars", "5"), ("1", "1"), ("a good one", None), ("no", "n"), ("nothing", None)],
+)
+def test_a_short_name_is_a_word_of_its_own(answer, label):
+    assert label_in(answer, {"1": "1", "5": "5", "n": "no", "-": "-"}) == label
+
+
 def test_label_scores_by_hand():
     found = label_scores(["negative", "neutral", "what", "positive"], ["0", "0", "1", "2"], NAMES)
     # F1: negative 2/3, neutral 0, positive 1; weights 2, 1, 1.
@@ -40,7 +48,18 @@ def test_label_scores_by_hand():
 
 @pytest.mark.parametrize(
     ("answer", "found"),
-    [(" 1", 1.0), ("Answer 2.", 0.0), ("tie", 0.5), ("The better answer is 2", 0.0), ("12", None), ("hm", None)],
+    [
+        (" 1", 1.0),
+        ("Answer 2.", 0.0),
+        ("tie", 0.5),
+        ("The better answer is 2", 0.0),
+        ("Answer 1 helps the asker more.", 1.0),
+        ("12", None),
+        ("hm", None),
+        ("1 is worse than 2", None),
+        ("1 and 2 are equally good", None),
+        ("Answer 1 isn't better", None),
+    ],
 )
 def test_verdicts_of_a_judge(answer, found):
     assert verdict(answer) == found
@@ -69,6 +88,18 @@ class Longer(Base):
 def test_the_order_of_answers_does_not_decide():
     found = compare(First(), ["q", "r"], ["a", "b"], ["c", "d"])
     assert (found.score, found.wins, found.losses) == (0.5, 2, 2)
+
+
+class FirstOrNothing(First):
+    """Prefers what stands first where that is the answer `a`, and says nothing that can be read otherwise."""
+
+    def generate(self, prompts, sampling, progress=None):
+        return [Generation(" 1" if "Answer 1: a" in prompt else "well") for prompt in prompts]
+
+
+def test_a_question_without_a_verdict_in_one_order_is_left_out_in_both():
+    found = compare(FirstOrNothing(), ["q", "r"], ["a", "a"], ["c", "d"])
+    assert (found.score, found.wins, found.unreadable) == (None, 0, 4)
 
 
 def test_a_judge_finds_the_better_answers_and_what_it_cannot_say_is_left_out():
