@@ -56,20 +56,20 @@ SIZES: dict[str, dict[str, Any]] = {
     "medicine": {
         "rows": {"train": 600, "test": 60},
         "block": {
-            "tuning": {"batch_size": 200, "epochs": 5, "learning_rate": 4.0e-3, "max_length": 128, "lora": _LORA},
+            "tuning": {"batch_size": 200, "epochs": 5, "learning_rate": 4.0e-3, "max_length": 192, "lora": _LORA},
             "writing": {"max_tokens": 64},
             "filters": {"domain": None},
             "professional": {"max_tokens": 64},
-            "student": {"epochs": 1, "learning_rate": 1.0e-3, "max_length": 160, "lora": _LORA},
+            "student": {"epochs": 1, "learning_rate": 1.0e-3, "max_length": 192, "lora": _LORA},
             "scoring": {"max_tokens": 64},
         },
     },
     "finance": {
         "rows": {"train": 1000, "test": 300},
         "block": {
-            "tuning": {"batch_size": 250, "epochs": 6, "learning_rate": 4.0e-3, "max_length": 72, "lora": _LORA},
+            "tuning": {"batch_size": 250, "epochs": 5, "learning_rate": 4.0e-3, "max_length": 112, "lora": _LORA},
             "filters": {"domain": None},
-            "student": {"epochs": 2, "learning_rate": 1.0e-3, "max_length": 72, "lora": _LORA},
+            "student": {"epochs": 2, "learning_rate": 1.0e-3, "max_length": 112, "lora": _LORA},
         },
     },
 }
