@@ -158,7 +158,7 @@ def gathered(folder: Path) -> dict[str, Any]:
         "student": {k: v for k, v in server["student"].items() if k not in ("name", "sha256", "from")},
         "transfer": moved,
         "crossed": [{k: row[k] for k in ("message", "rows", "bytes")} for row in report["crossed"]],
-        "not_measured": notes["why"],
+        "not_measured": notes["not_measured"],
     }
 
 

@@ -189,7 +189,8 @@ def parse_config(raw: Any, base: Path | None = None) -> RunConfig:
     try:
         config = RunConfig.model_validate(raw)
     except ValidationError as error:
-        raise RefusedInput(describe("config", error, RunConfig, extra=(str(method).rpartition(":")[2],))) from None
+        extra = () if method is None else (str(method).rpartition(":")[2],)
+        raise RefusedInput(describe("config", error, RunConfig, extra=extra)) from None
     return _with_absolute_paths(config, base) if base else config
 
 

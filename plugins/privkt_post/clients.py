@@ -12,8 +12,9 @@ from privkt_post.answering import Reader
 from privkt_post.candidates import load_public, sampled, votes
 from privkt_post.config import POSTConfig
 from privkt_post.inputs import read_at_one_shape
-from privkt_post.networks import Net, open_net
+from privkt_post.networks import Net, open_net, width_of
 from privkt_post.prompts import initial_rows, rows_of
+from privkt_post.queries import PrivateQueries
 from privkt_post.readers import reader_of
 from privkt_post.store import StudentStore
 from privkt_post.tasks import Task, make_task
@@ -40,6 +41,26 @@ def lesson_of(reader: Reader, task: Task, config: POSTConfig, rows: Rows) -> Les
         raise RefusedInput("post: the data must have labels, got none; name their column under `label`")
     number = {label: i for i, label in enumerate(task.labels)}
     return Lesson(tuple(reader.layout.rows(rows.text)), tuple(number[label] for label in rows.label))
+
+
+def need_usable_prompt(site: ClientSite, config: POSTConfig, student: Mapping[str, Any], width: int) -> None:
+    """Refuses, before anything is spent, what would be refused once the prompt has left and is paid.
+
+    `width`: the length of an embedding of the provider's large model, as the provider tells it.
+    Raises: RefusedInput, for a `local_target` of another width, whose prompt the transferred one cannot be, and for a
+        mechanism of `inference` that cannot be made over the small model's vocabulary.
+    """
+    local = site.models.get("local_target")
+    if local is not None and not local.remote and config.transfer.variant != "inference":
+        mine = width_of(local.weights_folder())
+        if mine != width:
+            raise RefusedInput(
+                f"models.local_target: must be the provider's `target`, whose embeddings have {width} numbers, and its "
+                f"own have {mine}; name the same model for both"
+            )
+    if config.inference.mechanism is not None:
+        folder = StudentStore(config.distillation.store).take(str(student["name"]), str(student["sha256"]))
+        PrivateQueries(folder, config.inference, delta=site.budget.delta)
 
 
 def tune_prompt(site: ClientSite, config: POSTConfig, student: Mapping[str, Any]) -> Release[SoftPrompt]:

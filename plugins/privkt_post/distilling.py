@@ -126,7 +126,7 @@ def _learn(
     progress: Progress,
 ) -> list[float]:
     batch = min(config.batch_size, len(corpus))
-    steps = round(config.epochs * len(corpus) / batch)
+    steps = max(round(config.epochs * len(corpus) / batch), int(config.epochs > 0))
     if not steps:
         return []
     student.network.requires_grad_(True)

@@ -31,7 +31,7 @@ from privkt_post.arms import Arm
 from privkt_post.config import POSTConfig
 from privkt_post.tasks import make_task
 
-SHA256, LARGE_SHA256 = "sha256", "large_sha256"
+SHA256, LARGE_SHA256, LARGE_WIDTH = "sha256", "large_sha256", "large_width"
 _STUDENT, _PROMPT, _COUNTS = "student", "prompt", "counts"
 
 
@@ -48,12 +48,15 @@ class POST(TransferMethod):
     client_roles: ClassVar[tuple[str, ...]] = ("local_target",)
     server_roles: ClassVar[tuple[str, ...]] = ("target", "student")
     optional_roles: ClassVar[tuple[str, ...]] = ("student", "local_target")
-    crossing_columns: ClassVar[tuple[str, ...]] = (SHA256, LARGE_SHA256, counting.VALUE)
+    opened_roles: ClassVar[tuple[str, ...]] = ("target", "student")
+    crossing_columns: ClassVar[tuple[str, ...]] = (SHA256, LARGE_SHA256, LARGE_WIDTH, counting.VALUE)
+    read_by: ClassVar[Mapping[str, str]] = dict.fromkeys(("inference", "membership", "baselines"), "evaluate")
     config: POSTConfig
 
     @server_step(once=True)
     def distil(self, site: ServerSite) -> Mapping[ClientId, Texts]:
         """Distilling the large model into a small one"""
+        from privkt_post.networks import width_of
         from privkt_post.serving import Mover, student_of
         from privkt_post.store import digest_of
 
@@ -61,8 +64,9 @@ class POST(TransferMethod):
         for task in {make_task(self.config.task, facts.labels) for facts in site.clients.values()}:
             Mover(site, self.config, task, card).check()
         site.state.save_json(_STUDENT, card)
-        large = digest_of(site.model("target").weights_folder())
-        told = Texts((card["name"],), None, {SHA256: (card["sha256"],), LARGE_SHA256: (large,)})
+        large = site.model("target").weights_folder()
+        about = {SHA256: card["sha256"], LARGE_SHA256: digest_of(large), LARGE_WIDTH: str(width_of(large))}
+        told = Texts((card["name"],), None, {column: (value,) for column, value in about.items()})
         return dict.fromkeys(site.clients, told)
 
     @client_step(once=True)
@@ -70,11 +74,12 @@ class POST(TransferMethod):
         """Tuning a prompt on the small model under differential privacy"""
         if _PROMPT in site.state:  # tuned before a crash: the same prompt crosses, and nothing is paid twice
             return cast("Release[SoftPrompt]", site.state.load_release(_PROMPT))
-        from privkt_post.clients import tune_prompt
+        from privkt_post.clients import need_usable_prompt, tune_prompt
 
         self._possible_arms(site)
-        told = {column: student.columns[column][0] for column in (SHA256, LARGE_SHA256)}
-        site.state.save_json(_STUDENT, {"name": student.text[0], **told})
+        told = {"name": student.text[0]} | {column: values[0] for column, values in student.columns.items()}
+        need_usable_prompt(site, self.config, told, int(told.pop(LARGE_WIDTH)))
+        site.state.save_json(_STUDENT, told)
         begun = time.monotonic()
         release = tune_prompt(site, self.config, site.state.load_json(_STUDENT))
         site.state.save_json("seconds", {"tune": round(time.monotonic() - begun, 1)})
@@ -143,6 +148,11 @@ class POST(TransferMethod):
             facts.need_column("post.task.answer", answer)
         if facts.roles is not None:
             self._need_large("local_target" in facts.roles, scores=facts.held_out_columns is not None)
+            if "student" not in facts.roles and self.config.distillation.corpus is None:
+                raise RefusedInput(
+                    "post.distillation.corpus: must name public texts to distil the small model with, got none; add "
+                    "it, or name a small model as the role `student`"
+                )
         return planning.make_plan(self.config, facts, budget)
 
     def public_data(self) -> Sequence[DataConfig]:

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM, AutoTokenizer
 
 from privkt.contracts import Backend, BackendError
 from privkt.privacy import RefusedInput
@@ -131,6 +131,12 @@ def open_net(folder: Path, options: Mapping[str, Any] | None = None) -> Net:
 def open_role(backend: Backend) -> Net:
     """The model behind a role, where the role's options put it."""
     return open_net(backend.weights_folder(), backend.options)
+
+
+def width_of(folder: Path) -> int:
+    """Length of an embedding of the model in a folder, whose weights are not read."""
+    with quiet_transformers():
+        return int(AutoConfig.from_pretrained(folder, local_files_only=True).get_text_config().hidden_size)
 
 
 def is_masked(folder: Path) -> bool:

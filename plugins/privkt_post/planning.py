@@ -83,7 +83,7 @@ def make_plan(config: POSTConfig, facts: PublicFacts, budget: Budget) -> Plan:
         shared=True,
         crosses=tuple(crosses),
         not_covered=tuple(_not_covered(config)),
-        warnings=tuple(_warnings(config, training)),
+        warnings=tuple(_warnings(config, facts, training)),
     )
 
 
@@ -111,7 +111,9 @@ def _query(inference: InferenceConfig) -> str:
     """What a text that is labelled later costs, as far as it is known before the vocabulary is read."""
     assert inference.mechanism is not None
     need_draws_tokens("post.inference.mechanism", inference.mechanism)
-    spec = get_manager().find("mechanism", inference.mechanism).spec
+    manager = get_manager()
+    manager.check("mechanism", inference.mechanism, None, inference.epsilon, **inference.options)
+    spec = manager.find("mechanism", inference.mechanism).spec
     if str(getattr(spec, "guarantee", "none")) == "none":
         return f"perturbed by {inference.mechanism}, which promises nothing"
     if inference.options.get("calibrate", "exact") not in ("exact", "range"):
@@ -126,8 +128,16 @@ def _query(inference: InferenceConfig) -> str:
     )
 
 
-def _warnings(config: POSTConfig, training: TrainingPlan | None) -> list[str]:
+def _warnings(config: POSTConfig, facts: PublicFacts, training: TrainingPlan | None) -> list[str]:
     found = []
+    if config.task.calibrate and facts.roles is not None and "local_target" not in facts.roles:
+        found.append(
+            "task.calibrate without the role `local_target`: the large model's constants are taken behind the "
+            "transferred prompt by the run itself, so that this one hands over a prompt without them, and `privkt "
+            "predict` cannot use it; add the role"
+        )
+    if config.transfer.choose != "first" and len(config.transfer.public) == 1:
+        found.append(f"transfer.choose: {config.transfer.choose} has one public set to choose from")
     if config.task.calibrate and config.transfer.variant != "inference" and config.transfer.match != "words":
         found.append(
             "task.calibrate over a whole vocabulary gives rare tokens the weight of frequent ones in the transfer; set "

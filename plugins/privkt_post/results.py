@@ -95,8 +95,7 @@ class Arms:
             "statement": STATEMENT.format(guarantee=guarantee),
             "epsilon": guarantee.epsilon if guarantee.is_private else "inf",
             "main": self.config.own.heading,
-            "not_measured": [arm.heading for arm in self.config.arms if arm not in scored],
-            "why": {arm.heading: done[arm.value]["why"] for arm in arms if "why" in done[arm.value]},
+            "not_measured": {arm.heading: self._why(arm, done) for arm in self.config.arms if arm not in scored},
             "arms": {arm.heading: {"protection": self._protection(arm)} for arm in scored},
             "seconds": self._seconds(done, scored),
             "student": {k: self.student[k] for k in ("name", "sha256")},
@@ -106,7 +105,7 @@ class Arms:
             known = done[self.config.own.value].get("offset") if self.config.own in scored else None
             notes[CALIBRATION] = self._constants(self._own) if known is None else known
         if self._other_large:
-            notes["large_model"] = OTHER_LARGE
+            notes["warning"] = OTHER_LARGE
         if "membership" in done:
             notes["membership"] = done["membership"]
         if self.config.inference.mechanism is not None:
@@ -117,6 +116,15 @@ class Arms:
             notes=notes,
             model=self._model(notes.get(CALIBRATION)),
         )
+
+    def _why(self, arm: Arm, done: ArmResults) -> str:
+        """Why an arm has no score."""
+        if self.held is None:
+            return "no evaluation rows were given"
+        local = self.site.models.get("local_target")
+        if arm is not Arm.STUDENT and (local is None or local.remote):
+            return "no large model in this process: the role `local_target`"
+        return str(done[arm.value]["why"])
 
     @property
     def _other_large(self) -> bool:
@@ -131,7 +139,8 @@ class Arms:
         """The prompt that is handed over, with a privacy card of its own."""
         if self.moved is None:
             return self.release.payload
-        return with_card(self.moved, transferred_card(self.guarantee, constants))
+        large = self.student.get("large_sha256", "not told")
+        return with_card(self.moved, transferred_card(self.guarantee, self.config, self.task, large, constants))
 
     def _protection(self, arm: Arm) -> str:
         if arm.protection != "release":
@@ -301,14 +310,46 @@ def label_scores(found: Sequence[str], wanted: Sequence[str], labels: Sequence[s
     }
 
 
-def transferred_card(guarantee: Guarantee, constants: Mapping[str, float] | None = None) -> str:
-    """The README of a transferred prompt: the guarantee it inherits, and what its answers are to be taken less."""
-    less = "".join(f"- {label}: {value:.6f}\n" for label, value in (constants or {}).items())
+def transferred_card(
+    guarantee: Guarantee, config: POSTConfig, task: Task, large: str, constants: Mapping[str, float] | None = None
+) -> str:
+    """The README of a transferred prompt: the guarantee it inherits, and all that it takes to label texts with it.
+
+    `large`: the digest of the model that it belongs to; `constants`: what each label's score is to be taken less.
+    """
     return (
         f"# A soft prompt for the large model\n\n{guarantee}\n\n"
         "That is the guarantee of what was released of private records: the small model's prompt, and noisy counts\n"
-        "beside it if there were any. This prompt was made from that and public texts alone (post-processing).\n"
-        + (f"\nIts classes' scores are meant less these constants, made of public texts:\n\n{less}" if less else "")
+        "beside it if there were any. This prompt was made from that and public texts alone (post-processing).\n\n"
+        f"It belongs to the model whose files have the digest {large}.\n" + _usage(config, task, constants)
+    )
+
+
+def _usage(config: POSTConfig, task: Task, constants: Mapping[str, float] | None) -> str:
+    asked = (
+        f"\nThe model reads the prompt, then a text, then {task.cue!r}; text and cue are tokenised apart and have at\n"
+        f"most {config.task.max_length} tokens together, a longer text losing its end.\n"
+    )
+    if not task.labels:
+        return f"{asked}What it writes next, likeliest token by token, is the answer.\n"
+    mean = "mean logit" if task.score == "logit" else "log of the mean probability"
+    words = "".join(f"- {label}: {', '.join(words)}\n" for label, words in zip(task.labels, task.words, strict=True))
+    found = (
+        f"{asked}There (at the mask, or at the last token) a label's score is the {mean} of the\n"
+        f"first tokens of its words, each with a space before it:\n\n{words}\n"
+        "Probabilities are the softmax of the scores over the labels.\n"
+    )
+    if not config.task.calibrate:
+        return found
+    if constants is None:
+        return (
+            f"{found}Scores are meant calibrated, and were not, since the run had no large model in its process: take\n"
+            "off each its mean over public texts behind this prompt first.\n"
+        )
+    less = "".join(f"- {label}: {value:.6f}\n" for label, value in constants.items())
+    return (
+        f"{found}Before that each score is taken less its constant, made of public texts; only differences of the\n"
+        f"constants count, since what normalises probabilities over the vocabulary is left out of them:\n\n{less}"
     )
 
 

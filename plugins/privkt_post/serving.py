@@ -32,20 +32,13 @@ _CARD = (
 
 
 def student_of(site: ServerSite, config: POSTConfig) -> dict[str, Any]:
-    """The card of the small model: distilled from the target, or the provider's own of the role `student`.
-
-    Raises: RefusedInput, without a corpus to distil with.
-    """
+    """The card of the small model: distilled from the target, or the provider's own of the role `student`."""
     store = StudentStore(config.distillation.store)
     if "student" in site.models:
         own = site.model("student")
         return published(own.weights_folder(), own.name, store)[1]
-    if config.distillation.corpus is None:
-        raise RefusedInput(
-            "post.distillation.corpus: must name public texts to distil the small model with, got none; add it, or "
-            "name a small model as the role `student`"
-        )
     target = site.model("target")
+    assert config.distillation.corpus is not None, "a plan without student and corpus is refused"
     texts = load_public(config.distillation.corpus).text
     return distil(open_role(target), target.name, texts, config.distillation, site.progress)[1]
 

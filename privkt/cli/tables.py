@@ -9,7 +9,16 @@ from rich.markup import escape
 from rich.table import Table
 
 from privkt.cli.output import out
-from privkt.evaluation.report.render import canaries, learnt_from, left, main_arm, metrics_of, protection, summaries
+from privkt.evaluation.report.render import (
+    canaries,
+    learnt_from,
+    left,
+    main_arm,
+    metrics_of,
+    notices,
+    protection,
+    summaries,
+)
 
 
 def print_report(report: Mapping[str, Any]) -> None:
@@ -59,6 +68,8 @@ def _scores(client: Mapping[str, Any]) -> None:
         more = [escape(amount)] if any(amounts) else []
         table.add_row(escape(arm), *cells, *more, escape(said), style=style)
     out.print(table)
+    for said in notices(client):
+        out.print(f"[yellow]{escape(said)}[/yellow]")
     if client["held_out_rows"] is not None:
         out.print(f"scored on {client['held_out_rows']} held-out rows")
 

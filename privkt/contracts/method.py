@@ -256,6 +256,8 @@ class TransferMethod(ABC):  # noqa: B024  (its steps are what a subclass must de
     server_roles: ClassVar[tuple[str, ...]] = ()
     #: Those of the roles above that a config may leave out; `site.models` then lacks them.
     optional_roles: ClassVar[tuple[str, ...]] = ()
+    #: Those whose weights the method itself opens; a backend that has none on its machine is refused when planned.
+    opened_roles: ClassVar[tuple[str, ...]] = ()
     #: Columns of Texts, beside text and label, that may cross; the gate refuses others by name.
     crossing_columns: ClassVar[tuple[str, ...]] = ()
     #: Settings that may be others when a run is resumed, each with the first step that reads it, while that step is

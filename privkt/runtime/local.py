@@ -39,7 +39,7 @@ from privkt.runtime.preflight import (
     with_caches,
 )
 from privkt.runtime.results import RunResult, stored_outcomes
-from privkt.runtime.run_directory import HELD_OUT, RunDirectory, scope_name
+from privkt.runtime.run_directory import CONFIRMED, HELD_OUT, RunDirectory, scope_name
 
 
 @dataclass(frozen=True)
@@ -112,6 +112,8 @@ class LocalRuntime:
         setup, accounts = self._checked(None)
         run = RunDirectory.create(self._place, self.config)
         with run.locked():
+            if self._same_data_confirmed:
+                run.event(CONFIRMED)  # whoever resumes before the first charge need not say it again
             return self._run(run, begun, setup, accounts)
 
     def _existing(self) -> RunDirectory | None:
@@ -122,9 +124,11 @@ class LocalRuntime:
     def _checked(self, run: RunDirectory | None) -> tuple[Setup, dict[str, Account]]:
         heads = run.heads() if run else {}
         setup = self.preflight(probe=True, resumed=run is not None)
-        said = {"data_changed": self._data_changed, "same_data_confirmed": self._same_data_confirmed}
+        before = run is not None and any(event["event"] == CONFIRMED for event in run.events())
+        confirmed = self._same_data_confirmed or before
+        said = {"data_changed": self._data_changed, "same_data_confirmed": confirmed}
         run_id = run.run_id if run else ""
-        check_clients(setup.clients, same_data_confirmed=self._same_data_confirmed)
+        check_clients(setup.clients, same_data_confirmed=confirmed)
         for client in setup.clients:  # all of them before the first ledger is made
             left_of(client, run_id=run_id, **said)
         accounts = {

@@ -225,6 +225,11 @@ def _backends(
             context = BackendContext(role, str(side), place, progress)
             backend = manager.create("backend", model.backend, model.options, context)
             backend.check()
+            if role in method.opened_roles and type(backend).weights_folder is Backend.weights_folder:
+                raise RefusedInput(
+                    f"models.{role}: method {method.name!r} works on this model's own weights, and backend "
+                    f"{model.backend!r} has none on its machine; use the backend transformers for this role"
+                )
             found[role] = backend
         return found
 
@@ -305,7 +310,7 @@ def _read_public(method: str, block: DataConfig, manager: PluginManager) -> None
     """A file of public data that is missing or malformed is refused now, and not by the step that first reads it."""
     if block.path is None:
         return  # of a hub: what it takes to read it may be at the server alone
-    with _names_block(method, "public data"):
+    with _names_block(method, f"public data {block.path!r}"):
         _read(manager.create("dataset", block.source, source_of(block)).load, method)
 
 

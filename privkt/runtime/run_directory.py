@@ -38,6 +38,7 @@ from privkt.runtime.steps import StepResults
 _FORMAT = 1
 SHARED = "shared"
 HELD_OUT = "held out"  # the event that says how many rows a client is scored on
+CONFIRMED = "new name confirmed"  # the event that says that the rows may be the same under another name
 
 
 def scope_name(seed: int | None) -> str:

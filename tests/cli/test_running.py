@@ -235,6 +235,7 @@ def test_compare_runs_every_baseline_it_can(house, cli):
     assert said.code == 0, said.err
     for arm in ("private data alone", "DP synthetic alone", "private + LLM without demonstrations", "FDKT"):
         assert arm in said.out
+    assert "not measured: FDKT at eps = inf (not private)" in said.out
     notes = cli("show", house.run, "--json").json["clients"]["a"]["notes"]["0"]
     assert notes["not_measured"] == [
         "FDKT at eps = inf (not private)",

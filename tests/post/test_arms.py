@@ -170,7 +170,7 @@ def test_a_small_model_of_ones_own(raw, run, tmp_path, changes, kind, measured):
     assert moved["compared_over"]["match"] == kind
     assert (Arm.DIRECT.heading in outcome.scores) is measured
     if not measured:
-        assert "widths differ" in outcome.notes["why"][Arm.DIRECT.heading]
+        assert "widths differ" in outcome.notes["not_measured"][Arm.DIRECT.heading]
     assert rows_of(outcome.model, 32).shape == (4, 32)
     assert predict_texts(path, ["the meal was cold"])
 
@@ -179,11 +179,11 @@ def test_another_large_model_at_the_client_is_told(raw, run, tmp_path):
     settings = raw(baselines=[])
     settings["budget"] |= {"cap_epsilon": 16, "cap_delta": 2e-3}  # for both runs
     same, _, _ = run(settings, "same")
-    assert "large_model" not in same.notes
+    assert "warning" not in same.notes
     other = make_model("llama", tmp_path / "other-model", seed=9)
     settings["models"]["local_target"] = {**settings["models"]["target"], "model": str(other)}
     outcome, _, path = run(settings, "other")
-    assert "not those of the provider's model" in outcome.notes["large_model"]
+    assert "not those of the provider's model" in outcome.notes["warning"]
     assert "not those of the provider" in write_report(path)[0].read_text()
 
 

@@ -171,6 +171,40 @@ def test_every_arm_and_every_tuning_is_calibrated(calibrated, llama, files, tmp_
     assert all(f"- {label}: {value:.6f}" in card for label, value in outcome.notes["calibration"].items())
 
 
+@pytest.mark.parametrize("score", ["probability", "logit"])
+def test_the_card_is_all_that_it_takes_to_label_texts_as_predict_does(raw, tmp_path, llama, score):
+    """Read as somebody would who has the prompt, its card and the large model, and no privkt."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    words = {"negative": ["bad", "cold"], "positive": ["good"]}  # a class of two, whose mean differs from its sum
+    settings = raw(task={"calibrate": True, "words": words, "score": score}, transfer={"match": "words"}, baselines=[])
+    result = run(settings, tmp_path / "run")
+    prompt = result.outcomes["a"][0].model
+    card = prompt.files["README.md"].decode()
+    assert f"score is the {'mean logit' if score == 'logit' else 'log of the mean probability'} of" in card
+    assert "then ' it was'; text and cue are tokenised apart and have at\nmost 16 tokens" in card
+    lists = [block.splitlines() for block in card.split("\n\n") if block.startswith("- ")]
+    read, less = ({line[2:].split(": ")[0]: line.split(": ")[1] for line in block} for block in lists)
+    assert read == {"negative": "bad, cold", "positive": "good"}
+
+    tokenizer = AutoTokenizer.from_pretrained(llama)
+    model = AutoModelForCausalLM.from_pretrained(llama, dtype=torch.float32)
+    rows, texts, found = rows_of(prompt)[None], ["the meal was cold", "a good film"], []
+    for text in texts:
+        ids = [i for part in (text, " it was") for i in tokenizer(part, add_special_tokens=False)["input_ids"]]
+        embedded = torch.cat([rows, model.get_input_embeddings()(torch.tensor([ids]))], 1)
+        logits = model(inputs_embeds=embedded).logits[0, -1].detach().double()
+        scores = []
+        for label, named in read.items():
+            first = [tokenizer(f" {word}", add_special_tokens=False)["input_ids"][0] for word in named.split(", ")]
+            mean = logits[first].mean() if score == "logit" else logits.softmax(-1)[first].mean().log()
+            scores.append(mean - float(less[label]))
+        found.append(torch.stack(scores).softmax(-1))
+    for mine, theirs in zip(found, predict_texts(result.path, texts), strict=True):
+        assert LABELS[int(mine.argmax())] == theirs.label
+        assert float(mine.max()) == pytest.approx(theirs.probability, abs=1e-4)
+
+
 def test_without_calibration_nothing_of_it_is_kept(raw, tmp_path):
     outcome = run(raw(), tmp_path / "run").outcomes["a"][0]
     assert "calibration" not in outcome.notes

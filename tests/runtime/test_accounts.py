@@ -60,6 +60,25 @@ def test_a_confirmed_new_name_is_recorded_with_its_charge(toys, tmp_path):
     LocalRuntime(other, tmp_path / "third", manager).run()  # the name is known by now
 
 
+def test_a_confirmation_is_kept_for_a_run_that_is_cut_before_its_first_charge(toys, tmp_path, monkeypatch):
+    config, manager = toys.toy_config(tmp_path), toys.toy_manager()
+    LocalRuntime(config, tmp_path / "first", manager).run()
+    other = renamed(config, "data-b")
+
+    def cut(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(LocalRuntime, "_all_steps", cut)
+        with pytest.raises(KeyboardInterrupt):
+            LocalRuntime(other, tmp_path / "second", manager, same_data_confirmed=True).run()
+    assert Ledger.open("data-b").charges() == ()
+    # `privkt run --resume DIR`, as the interrupted run says
+    assert LocalRuntime(other, tmp_path / "second", manager).run().totals["a"].spent.epsilon == 1.0
+    (charge,) = [e for e in Ledger.open("data-b").entries() if e.kind == "charge"]
+    assert charge.body["same_data_confirmed"]
+
+
 def test_clients_with_the_same_rows_are_refused_before_anything_is_spent(toys, tmp_path):
     for client in "ab":
         toys.write_rows(tmp_path / f"{client}.jsonl", SAME)

@@ -33,9 +33,10 @@ def build_report(path: Path | str) -> dict[str, Any]:
         dp-accounting alone.
     Edge cases: an unfinished run has the outcomes that exist; `server` holds for each seed what its steps stored
         as JSON under "report", such as counts of answers that could not be read; of a method's notes, `main` names its
-        own arm, `epsilon` is "inf" where what is handed over has no guarantee, `held_out_rows` is how many evaluation
-        rows it took, `arms[name].protection` says what protects the texts that were seen for it ("release": the first
-        training's epsilon) and `arms[name].learnt_from` how much its model learnt from, in words.
+        own arm, `not_measured` tells arms without a score (a list, or each with its reason), `warning` is a sentence
+        for whoever reads the scores, `epsilon` is "inf" where what is handed over has no guarantee, `held_out_rows` is
+        how many evaluation rows it took, `arms[name].protection` says what protects the texts that were seen for it
+        ("release": the first training's epsilon) and `arms[name].learnt_from` how much its model learnt from, in words.
     Raises: RefusedInput, when there is no run at `path` or its ledgers are missing or tampered with.
     """
     run = RunDirectory.open(path)

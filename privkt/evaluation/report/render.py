@@ -98,6 +98,15 @@ def learnt_from(client: Mapping[str, Any], arm: str) -> str:
     return str(first_notes(client).get("arms", {}).get(arm, {}).get("learnt_from", ""))
 
 
+def notices(client: Mapping[str, Any]) -> list[str]:
+    """What a reader of the scores must know beside them: arms that were not measured, and a method's own warning."""
+    notes = first_notes(client)
+    missing = notes.get("not_measured") or {}
+    reasons = missing.items() if isinstance(missing, Mapping) else ((arm, "") for arm in missing)
+    found = [f"not measured: {arm}" + (f" ({why})" if why else "") for arm, why in reasons]
+    return found + ([str(notes["warning"])] if notes.get("warning") else [])
+
+
 def number(epsilon: float | str) -> str:
     """An epsilon as people read it, rounded up."""
     return "∞" if epsilon == "inf" else rounded_up(float(epsilon))
