@@ -24,16 +24,16 @@ import math
 import os
 import random
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from measuring.studies import Log, cell, go_on, machine, merged, peaks
 
 from privkt.cli.running import comparison
 from privkt.config import RunConfig, load_config, parse_config
-from privkt.contracts import Adapter, BackendContext, Privacy, Recipe, public_digest
+from privkt.contracts import Adapter, Backend, BackendContext, Privacy, Recipe, Score, public_digest
 from privkt.evaluation.memorisation import Planted, name_reconstruction, plant_names
 from privkt.evaluation.report.build import build_report
 from privkt.plugins import get_manager
@@ -74,7 +74,7 @@ SIZES: dict[str, dict[str, Any]] = {
     },
 }
 TINY_ROWS = 24
-NAMES_ROWS, ATTACKED, BARE_EPOCHS = 400, 100, 8.0  # of the study of planted names
+NAMES_ROWS, NAMES_LENGTH, ATTACKED, BARE_EPOCHS = 400, 96, 100, 8.0  # of the study of planted names
 TINY = {
     "tuning": {"batch_size": 12, "epochs": 1, "max_length": 96},
     "writing": {"count": 4, "max_tokens": 24},
@@ -189,6 +189,20 @@ def show_names(names: Mapping[str, Mapping[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+class _Asked:
+    """The untrained model's scores, computed once: every training is compared with the same texts."""
+
+    def __init__(self, model: Backend) -> None:
+        self.model = model
+        self.known: dict[tuple[tuple[str, ...], tuple[str, ...]], list[Score]] = {}
+
+    def score(self, prompts: Sequence[str], continuations: Sequence[str]) -> list[Score]:
+        key = tuple(prompts), tuple(continuations)
+        if key not in self.known:
+            self.known[key] = self.model.score(prompts, continuations)
+        return self.known[key]
+
+
 def names_study(options: argparse.Namespace, config: RunConfig, domain: str) -> dict[str, Any]:
     """Planted names that come back from adapters trained on a copy, and what each was trained with.
 
@@ -211,8 +225,8 @@ def names_study(options: argparse.Namespace, config: RunConfig, domain: str) -> 
     base = get_manager().create("backend", model.backend, model.options, BackendContext("base", "client"))
     recipe = block.tuning.recipe(base.options, 0)
     folder = options.runs / domain / "names"
-    public = replace(block.student.recipe(0), epochs=1.0 if options.tiny else BARE_EPOCHS)
-    recipe = replace(recipe, batch_size=min(recipe.batch_size, len(examples) // 2))
+    public = replace(block.student.recipe(0), epochs=1.0 if options.tiny else BARE_EPOCHS, max_length=NAMES_LENGTH)
+    recipe = replace(recipe, batch_size=min(recipe.batch_size, len(examples) // 2), max_length=NAMES_LENGTH)
     trainings: dict[str, tuple[Recipe, Privacy | None]] = {
         "without privacy": (public, None),
         "the private recipe without clipping and noise": (recipe, None),
@@ -220,6 +234,7 @@ def names_study(options: argparse.Namespace, config: RunConfig, domain: str) -> 
     }
     # Of what a training learns from: one that was cut goes on, and no other's adapter is ever attacked in its place.
     about = json.dumps([[[e.prompt, e.completion] for e in examples], str(base.identity)])
+    control = cast("Backend", _Asked(base))
     found: dict[str, Any] = {}
     for name, (one, privacy) in trainings.items():
         place = folder / public_digest(json.dumps([about, asdict(one), str(privacy)], default=str))[:16]
@@ -229,7 +244,7 @@ def names_study(options: argparse.Namespace, config: RunConfig, domain: str) -> 
             guarantee, made = str(made.guarantee), made.payload
         assert isinstance(made, Adapter)
         trained = base.with_weights(made)
-        attack = name_reconstruction(trained, attacked, NAMES, control=base, seed=3).to_json()
+        attack = name_reconstruction(trained, attacked, NAMES, control=control, seed=3).to_json()
         trained.release_memory()
         keys = ("epochs", "batch_size", "learning_rate", "schedule", "max_length", "max_grad_norm", "lora")
         steps = math.ceil(one.epochs * len(examples) / one.batch_size)
@@ -285,6 +300,7 @@ def main() -> None:
             "seeds": {"rows": SEED_ROWS, "of": SEED_SETS},
             "names": {
                 "rows": NAMES_ROWS,
+                "tokens": NAMES_LENGTH,
                 "attacked": ATTACKED,
                 "candidates": len(NAMES),
                 "epochs without privacy": BARE_EPOCHS,
