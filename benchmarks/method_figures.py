@@ -4,13 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from pages import POST_MACHINE, Result, result, table
-
-
-def _spread(value: Result) -> str:
-    """A mean with its deviation, where there is one, and the number of seeds."""
-    deviation = f" ± {value['deviation']:.3f}" if value["seeds"] > 1 else ""
-    return f"{value['mean']:.3f}{deviation} ({value['seeds']})"
+from measuring.studies import cell
+from pages import Result, result, table
 
 
 def fdkt() -> str:
@@ -25,7 +20,7 @@ def fdkt() -> str:
             if found is None:
                 row += ["the same", ""]
             else:
-                row += [_spread(found["accuracy"]), f"{found['macro_f1']['mean']:.3f}"]
+                row += [cell(found["accuracy"]), f"{found['macro_f1']['mean']:.3f}"]
         rows.append(row)
     columns = [column for epsilon in scores for column in (f"accuracy, epsilon {epsilon}", "macro F1")]
     return table(["small model trained on", *columns], rows)
@@ -43,7 +38,7 @@ def fedcot() -> str:
             for arm, scores in run["scores"].items():
                 used = notes[arm].get("rationales")
                 name = f"FedCoT, {epsilon} a token, {float(epsilon) * tokens:g} a row" if arm == "FedCoT" else arm
-                cells = [_spread(scores["accuracy"]), str(used["used"]) if used else "-"]
+                cells = [cell(scores["accuracy"]), str(used["used"]) if used else "-"]
                 rows.setdefault(name, {})[task] = cells
     titles = {"commonsense_qa": "CommonsenseQA", "arc_easy": "ARC-Easy"}
     shown = [(task, title) for task, title in titles.items() if task in found["tasks"]]
@@ -68,36 +63,58 @@ _POST_STEPS = {
 }
 
 
+_POST_FILES = ("post_tasks", "post_tasks_gemma")
+
+
 def _post_rows() -> Iterator[tuple[list[str], Result, list[Result]]]:
-    found = result("post_tasks", POST_MACHINE)
-    for task, by_epsilon in found["table"].items():
-        for epsilon, arms in by_epsilon.items():
-            head = [_POST_TASKS[task], "no privacy" if epsilon == "none" else epsilon]
-            yield head, arms, list(found["runs"][task][epsilon].values())
+    for found in map(result, _POST_FILES):
+        for task, by_epsilon in found["table"].items():
+            for epsilon, arms in by_epsilon.items():
+                head = [found["target"], _POST_TASKS[task], "no privacy" if epsilon == "none" else epsilon]
+                yield head, arms, list(found["runs"][task][epsilon].values())
 
 
 def post() -> str:
-    """POST with SmolLM2: accuracy of every arm, with its deviation over (seeds)."""
+    """POST with SmolLM2 and Gemma: accuracy of every arm, with its deviation over (seeds)."""
     cases = list(_post_rows())
     arms = list(cases[0][1])
-    rows = [[*head, *(_spread(found[arm]) for arm in arms)] for head, found, _ in cases]
-    return table(["private set", "epsilon", *arms], rows)
+    rows = [[*head, *(cell(found[arm]) for arm in arms)] for head, found, _ in cases]
+    return table(["large model", "private set", "epsilon", *arms], rows)
 
 
 def post_costs() -> str:
-    """Seconds of each of POST's phases beside those of tuning on the large model itself; means over seeds."""
+    """Seconds of each of POST's phases, and their sum, beside those of tuning on the large model itself.
+
+    The quickest of the seeds: they do the same work, and whatever else a machine does only adds to it.
+    """
     rows = []
     for head, _, runs in _post_rows():
-        means = (sum(map(phase, runs)) / len(runs) for phase in _POST_PHASES.values())
-        rows.append([*head, *(f"{mean:.0f} s" for mean in means)])
-    return table(["private set", "epsilon", *_POST_PHASES], rows)
+        *own, target = (min(map(phase, runs)) for phase in _POST_PHASES.values())
+        rows.append([*head, *(f"{seconds:.0f} s" for seconds in (*own, sum(own), target))])
+    *own_titles, target_title = _POST_PHASES
+    return table(["large model", "private set", "epsilon", *own_titles, "together", target_title], rows)
 
 
 def post_memory() -> str:
-    """The most memory that the process held in each of POST's steps, over all runs, both models' weights with it."""
-    peaks = [run["peaks_mib"] for _, _, runs in _post_rows() for run in runs]
-    most = (max(v for run in peaks for step, v in run.items() if title in step) for title in _POST_STEPS.values())
-    return table(list(_POST_STEPS), [[f"{mib / 1024:.1f} GiB" for mib in most]])
+    """The most memory that a process held in each of POST's steps, all weights in it.
+
+    Of the run in which the small model was made: others found it, and ran in a process that had run before.
+    """
+    made = {
+        head[0]: run["peaks_mib"]
+        for head, _, runs in _post_rows()
+        for run in runs
+        if run["seconds"]["server: distil"] > 0.9 * run["student"]["seconds"]
+    }
+    rows = [
+        [model, *(f"{_most(peaks, title) / 1024:.1f} GiB" for title in _POST_STEPS.values())]
+        for model, peaks in made.items()
+    ]
+    return table(["large model", *_POST_STEPS], rows)
+
+
+def _most(peaks: Result, title: str) -> float:
+    return max(float(mib) for step, mib in peaks.items() if title in step)
 
 
 BLOCKS: dict[str, Callable[[], str]] = {

@@ -9,7 +9,6 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 MACHINE = "amd-epyc-2-cores"
-POST_MACHINE = "intel-xeon-2-cores"
 Result = Mapping[str, Any]
 
 

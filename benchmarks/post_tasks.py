@@ -21,7 +21,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from measuring.studies import go_on, machine, merged, peaks
+from measuring.studies import cell, go_on, machine, merged, peaks
 
 from privkt.config import RunConfig, load_config, parse_config
 from privkt.evaluation.report.build import build_report
@@ -181,11 +181,7 @@ def show(values: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:
     lines = ["| task | epsilon | " + " | ".join(arms) + " |", "| --- | --- |" + " --- |" * len(arms)]
     for task, by_epsilon in values.items():
         for epsilon, row in by_epsilon.items():
-            cells = [
-                f"{row[arm]['mean']:.3f} ± {row[arm]['deviation']:.3f} ({row[arm]['seeds']})" if arm in row else "-"
-                for arm in arms
-            ]
-            lines.append(f"| {task} | {epsilon} | " + " | ".join(cells) + " |")
+            lines.append(f"| {task} | {epsilon} | " + " | ".join(cell(row.get(arm)) for arm in arms) + " |")
     return "\n".join(lines)
 
 

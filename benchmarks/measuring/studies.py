@@ -107,8 +107,11 @@ def merged(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any
 
 
 def cell(value: Mapping[str, Any] | None) -> str:
-    """A mean with its deviation and the number of seeds, or a dash."""
-    return f"{value['mean']:.3f} ± {value['deviation']:.3f} ({value['seeds']})" if value else "-"
+    """A mean with its deviation, where there is one, and the number of seeds; a dash for nothing."""
+    if value is None:
+        return "-"
+    deviation = f" ± {value['deviation']:.3f}" if value["seeds"] > 1 else ""
+    return f"{value['mean']:.3f}{deviation} ({value['seeds']})"
 
 
 def machine() -> dict[str, Any]:

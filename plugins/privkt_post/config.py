@@ -162,8 +162,11 @@ class MembershipConfig(_Block):
 
     @model_validator(mode="after")
     def _enough_models(self) -> MembershipConfig:
-        if 0 < self.models < 4:
-            raise ValueError("models must be 0 or at least 4: two prompts with and two without a record")
+        if self.models and (self.models < 4 or self.models % 2):
+            raise ValueError(
+                f"models must be 0 or an even number of at least 4, got {self.models}: prompts are tuned in pairs, "
+                "each record in one of the two, and a pair is judged by the others"
+            )
         return self
 
 
@@ -251,4 +254,5 @@ class POSTConfig(MethodConfig):
     @property
     def votes(self) -> bool:
         """Whether the public set is chosen by private votes."""
-        return self.transfer.choose == "statistic" and len(self.transfer.public) > 1
+        several = len(self.transfer.public) > 1 and self.transfer.variant != "inference"  # which reads no set
+        return self.transfer.choose == "statistic" and several

@@ -41,7 +41,7 @@ def distil(
     precision = "bfloat16" if pick_dtype(config.precision, net.device) == torch.bfloat16 else "float32"
     config = config.model_copy(update={"precision": precision})
     counted = config.model_dump(mode="json", exclude={"store", "corpus", "first", "last"}) | {"layers": list(kept)}
-    source = digest_of(net.folder)
+    source = f"{digest_of(net.folder)} in {net.network.dtype}"  # what it says of a corpus depends on its precision
     name = student_name(VERSION, source, corpus.digest, counted)
 
     def make(place: Path, work: Path) -> dict[str, Any]:

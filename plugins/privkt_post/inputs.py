@@ -65,10 +65,11 @@ class Layout:
                 f"post.task.max_length: must leave room for a text beside {max_length - self.room} tokens of cue, got "
                 f"{max_length}; raise it"
             )
-        if max_length + answer_tokens + prompt_tokens > net.context:
+        # One place more than any row: training and counting pad to it, so that some padding is always there.
+        if max_length + answer_tokens + prompt_tokens + 1 > net.context:
             raise RefusedInput(
                 f"post: prompt.tokens + task.max_length = {prompt_tokens + max_length + answer_tokens} must fit the "
-                f"model's context of {net.context}; lower one of them"
+                f"model's context of {net.context} with one place to spare; lower one of them"
             )
 
     @property

@@ -14,14 +14,20 @@ import numpy as np
 
 _SMALLEST_VARIANCE = 1e-12
 _FALSE_ALARMS = 0.01
+_CONFIDENCE, _RESAMPLED = 0.95, 400
 
 
 @dataclass(frozen=True)
 class Attack:
-    """How well it went, over all models taken in turn as the one attacked: means, and the deviation of the AUC."""
+    """How well it went, over all models taken in turn as the one attacked: means.
+
+    Units: `auc_low`, `auc_high`: the middle 95 % of the mean AUC over resampled records (bootstrap); the models are
+        held fixed, and so is the attack.
+    """
 
     auc: float
-    auc_deviation: float
+    auc_low: float
+    auc_high: float
     tpr_at_1_percent: float
     models: int
     records: int
@@ -31,7 +37,7 @@ class Attack:
         return {
             "statistic": "log-likelihood ratio of the logit of the true class's probability",
             "auc": self.auc,
-            "auc_deviation": self.auc_deviation,
+            "auc_95_percent": [self.auc_low, self.auc_high],
             "tpr_at_1_percent_fpr": self.tpr_at_1_percent,
             "models": self.models,
             "records": self.records,
@@ -43,13 +49,18 @@ class Attack:
 
 
 def halves(models: int, records: int, seed: int) -> np.ndarray:
-    """Which records each model is tuned on, [models, records]: every record in half of the models.
+    """Which records each model is tuned on, [models, records]: models 2j and 2j + 1 share them out between them.
 
-    Edge cases: with an odd number of models, in the smaller half of them.
+    Model k is judged without itself and its complement, and so every record by as many models with it as without. Were
+    models drawn one by one, a record of model k would be left with fewer models that have seen it than one that k has
+    not seen, its mean with them would be the noisier one, and the ratio smaller because it is a member.
+    Raises: ValueError, for an odd number of models.
     """
+    if models % 2:
+        raise ValueError(f"models must be an even number, got {models}")
     draw = np.random.default_rng(seed)
-    ranks = draw.random((models, records)).argsort(0).argsort(0)
-    return ranks < models // 2
+    first = np.stack([draw.permutation(records) < (records + 1) // 2 for _ in range(models // 2)])
+    return np.stack([first, ~first], 1).reshape(models, records)
 
 
 def attack(tuned: Callable[[int, np.ndarray], np.ndarray], labels: np.ndarray, *, models: int, seed: int) -> Attack:
@@ -68,21 +79,29 @@ def confidences(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 def judged(found: np.ndarray, inside: np.ndarray) -> Attack:
     """The attack on each model by the others. Shapes: found, inside: [models, records]."""
-    aucs, rates = [], []
-    for k in range(len(found)):
-        scores = ratios(found, inside, k)
-        aucs.append(auc(scores, inside[k]))
-        rates.append(tpr_at(scores, inside[k], _FALSE_ALARMS))
-    deviation = float(np.std(aucs, ddof=1)) if len(aucs) > 1 else 0.0
-    return Attack(float(np.mean(aucs)), deviation, float(np.mean(rates)), len(found), found.shape[1])
+    scores = np.stack([ratios(found, inside, k) for k in range(len(found))])
+    rates = [tpr_at(own, member, _FALSE_ALARMS) for own, member in zip(scores, inside, strict=True)]
+    draw, records = np.random.default_rng(0), found.shape[1]
+    again = [mean_auc(scores, inside, draw.integers(0, records, records)) for _ in range(_RESAMPLED)]
+    low, high = np.nanquantile(again, [(1 - _CONFIDENCE) / 2, (1 + _CONFIDENCE) / 2])
+    middle = mean_auc(scores, inside, np.arange(records))
+    return Attack(middle, float(low), float(high), float(np.mean(rates)), len(found), records)
+
+
+def mean_auc(scores: np.ndarray, inside: np.ndarray, chosen: np.ndarray) -> float:
+    """The mean AUC over models, on some records; nan where all or none of them belong to a model."""
+    pairs = [(own[chosen], member[chosen]) for own, member in zip(scores, inside, strict=True)]
+    if any(member.all() or not member.any() for _, member in pairs):
+        return float("nan")
+    return float(np.mean([auc(own, member) for own, member in pairs]))
 
 
 def ratios(found: np.ndarray, inside: np.ndarray, k: int) -> np.ndarray:
-    """log N(c | in) - log N(c | out) of every record for model k, from the other models alone, [records].
+    """log N(c | in) - log N(c | out) of every record for model k, from all models but k and its complement, [records].
 
     Edge cases: a record that no other model has seen (or that all have) is judged by the mean of all records' means.
     """
-    others = np.arange(len(found)) != k
+    others = np.arange(len(found)) // 2 != k // 2
     values, member = found[others], inside[others]
     means, spread = [], []
     for side in (member, ~member):

@@ -254,7 +254,8 @@ class Arms:
         It is not charged, since nothing of it leaves: not the prompt, not its score.
         """
         lesson = lesson_of(self.large, self.task, self.config, self.site.data.load())
-        privacy = privacy_of(self.site, self.config)
+        # All of it: the transferred prompt has the counts' share beside what its tuning had.
+        privacy = replace(privacy_of(self.site, self.config), budget=self.site.budget)
         return self._tune(self.large, lesson, privacy, "target-prompt", self.site.progress)
 
     def _tune(self, reader: Reader, lesson: Lesson, privacy: Privacy, place: str, progress: Progress) -> Tensor:

@@ -27,7 +27,7 @@ from privkt_post.transferring import VARIANT_ALPHAS, Pair, fitted_alpha, mapped_
 
 _CARD = (
     "# A soft prompt for {name}\n\nMoved there by privkt from a prompt of a smaller model, with public texts alone: it "
-    "has\nthe guarantee of that prompt, which its owner's ledger and card state.\n"
+    "has\nthe guarantee of that prompt and of any noisy counts beside it, which their owner's ledger and card state.\n"
 )
 
 

@@ -18,7 +18,7 @@ from privkt_post.inputs import Row, collate, read, scores_at
 from privkt_post.losses import transfer_losses
 from privkt_post.matching import Match, embedding_map
 from privkt_post.networks import Net
-from privkt_post.store import student_name
+from privkt_post.store import digest_of, student_name
 
 _TOKENS_AT_ONCE = {"cpu": 2048}
 _TOKENS_ELSEWHERE = 16_384
@@ -58,7 +58,7 @@ class TeacherTerms:
 
     Shapes: [3, p, m]: scores of the matched tokens at every place read: of the small model behind its prompt, of the
         small model without, of the large one without.
-    Guarantee: no gradient is recorded. `about` changes with the prompt, with any text and with the tokens compared.
+    Guarantee: no gradient is recorded. `about` changes with the prompt, any text, the tokens compared and the models.
     """
 
     def __init__(self, folder: Path, pair: Pair, prompt: Tensor, progress: Progress) -> None:
@@ -68,7 +68,9 @@ class TeacherTerms:
         folder.mkdir(parents=True, exist_ok=True)
         file, done = folder / "terms.npy", folder / "terms.json"
         rows = [(row.ids, row.places) for row in (*pair.small_rows, *pair.large_rows)]
-        self.about = student_name(prompt.tolist(), rows, shape, pair.match.kind)
+        compared = (pair.match.kind, list(map(int, pair.match.small)), list(map(int, pair.match.large)))
+        models = [f"{digest_of(net.folder)} in {net.network.dtype}" for net in (pair.small, pair.large)]
+        self.about = student_name(prompt.tolist(), rows, shape, compared, models)
         if done.is_file() and json.loads(done.read_text()) == self.about:
             self._terms = np.load(file, mmap_mode="r")
             return

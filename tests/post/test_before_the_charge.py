@@ -118,3 +118,38 @@ def test_arms_without_a_large_model_are_named_with_the_reason(raw, tmp_path):
     assert len(found) == 4
     card = result.outcomes["a"][0].model.files["README.md"].decode()
     assert "Scores are meant calibrated, and were not" in card
+
+
+def test_no_votes_are_bought_that_nobody_reads(raw, files):
+    public = raw()["post"]["transfer"]["public"]
+    for variant, counts in (("both", True), ("inference", False)):
+        wanted = {"choose": "statistic", "public": public * 2, "variant": variant}
+        config = POSTConfig.model_validate(raw(transfer=wanted, statistic={"epsilon": 2.0})["post"])
+        plan = POST(config).plan(PublicFacts("a", 48, tuple(LABELS)), Budget(8.0, 1e-3))
+        assert bool(plan.statistics) is counts
+        assert plan.trainings[0].guarantee.epsilon == pytest.approx(6.0 if counts else 8.0, abs=1e-3)
+
+
+def test_the_prompt_tuned_on_the_large_model_has_the_whole_budget(raw, tmp_path, monkeypatch):
+    from privkt_post import results
+
+    tuned, original = {}, results.tune_privately
+
+    def tune(net, lesson, verbalizer, start, tuning, privacy, **rest):
+        tuned[rest["name"]] = privacy.budget.epsilon
+        return original(net, lesson, verbalizer, start, tuning, privacy, **rest)
+
+    monkeypatch.setattr(results, "tune_privately", tune)
+    settings = raw(
+        transfer={"alpha": "heuristic"}, statistic={"epsilon": 2.0}, baselines=["target-prompt"],
+        membership={"models": 4},
+    )  # fmt: skip
+    runtime(settings, tmp_path / "run").run()
+    whole = settings["budget"]["epsilon"]
+    assert tuned == {"target-prompt": whole, **{f"half-{k}": whole - 2 for k in range(4)}}
+
+
+@pytest.mark.parametrize("count", [2, 5])
+def test_an_attack_wants_pairs_of_models(raw, count):
+    with pytest.raises(ValueError, match=f"even number of at least 4, got {count}"):
+        POSTConfig.model_validate(raw(membership={"models": count})["post"])

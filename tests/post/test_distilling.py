@@ -162,6 +162,8 @@ def test_equal_contents_are_one_student_and_other_ones_another(llama_net, config
     assert distil(llama_net, "another name", TEXTS, config(), QUIET)[0] == first
     assert distil(llama_net, "tiny", TEXTS, config(layers=(0, 5)), QUIET)[0] == first
     monkeypatch.undo()
+    half = open_net(llama_net.folder, {"dtype": "bfloat16", "device": "cpu"})
+    assert distil(half, "tiny", TEXTS, config(), QUIET)[0] != first  # it says other things of the corpus
     others = [
         distil(llama_net, "tiny", TEXTS[1:], config(), QUIET)[0],
         distil(llama_net, "tiny", TEXTS, config(first=2), QUIET)[0],

@@ -94,6 +94,18 @@ def test_lengths_that_do_not_fit_are_refused(net, settings, said):
         Layout(net, " it was it was it was", **settings)
 
 
+def test_a_prompt_can_be_tuned_at_the_longest_length(net):
+    """Training pads to one place more than the longest row, which absolute positions must have too."""
+    most = net.context - 4 - 1
+    with pytest.raises(RefusedInput, match="with one place to spare"):
+        Layout(net, CUE, most + 1, prompt_tokens=4)
+    layout = Layout(net, CUE, most, prompt_tokens=4)
+    (row,) = layout.rows(["warm " * 200])
+    assert len(row.ids) == most
+    prompt = initial_rows(net, "the meal", 4)
+    assert scores_at(net, collate(net, [row], width=layout.width + 1), prompt).isfinite().all()
+
+
 def test_a_masked_model_writes_no_answers(models):
     net = open_net(models["bert"], {"device": "cpu"})
     with pytest.raises(RefusedInput, match="fills one place"):

@@ -2,14 +2,45 @@
 
 import numpy as np
 import pytest
-from privkt_post.membership import attack, auc, confidences, halves, judged, ratios, tpr_at
+from privkt_post.membership import attack, auc, confidences, halves, judged, mean_auc, ratios, tpr_at
 
 
-def test_every_record_is_in_half_of_the_models():
+def test_every_record_is_in_one_of_each_pair():
     found = halves(8, 101, seed=0)
     assert (found.sum(0) == 4).all()
-    assert 30 < found.sum(1).min() <= found.sum(1).max() < 71
+    assert (found[::2] == ~found[1::2]).all()
+    assert set(found.sum(1)) == {50, 51}
     assert not (halves(8, 101, seed=1) == found).all()
+    assert not (found[0] == found[2]).all()
+    with pytest.raises(ValueError, match="even number, got 7"):
+        halves(7, 101, seed=0)
+
+
+def one_by_one(models, records, seed):
+    """The draw that is not to be used: every record in half of the models, whichever."""
+    ranks = np.random.default_rng(seed).random((models, records)).argsort(0).argsort(0)
+    return ranks < models // 2
+
+
+def null_auc(draw_halves, models, repeats=16, records=1000):
+    """The mean AUC where nothing leaks, and its standard error."""
+    found = []
+    for seed in range(repeats):
+        draw = np.random.default_rng(seed)
+        inside, values = draw_halves(models, records, seed), draw.normal(size=(models, records))
+        scores = np.stack([ratios(values, inside, k) for k in range(models)])
+        found.append(mean_auc(scores, inside, np.arange(records)))
+    return np.mean(found), np.std(found) / np.sqrt(repeats)
+
+
+@pytest.mark.parametrize("models", [8, 16])
+def test_where_nothing_leaks_half_is_found(models):
+    """Not less: an attack that is wrong about members because they are members hides a leak of the same size."""
+    middle, error = null_auc(halves, models)
+    assert error < 0.002
+    assert abs(middle - 0.5) < 0.006
+    biased, _ = null_auc(one_by_one, models)
+    assert biased < 0.5 - 0.006  # the planted fault is seen
 
 
 def test_confidence_is_the_logit_of_the_true_class():
@@ -29,8 +60,12 @@ def test_ratios_use_the_other_models_alone():
     others[3] = 0
     mine = ratios(others, inside, 3)
     assert not np.allclose(base, mine)
-    means_in = np.where(inside, values, 0)[np.arange(8) != 3].sum(0) / inside[np.arange(8) != 3].sum(0)
-    means_out = np.where(~inside, values, 0)[np.arange(8) != 3].sum(0) / (~inside)[np.arange(8) != 3].sum(0)
+    partner = values.copy()
+    partner[2] = 99
+    assert (ratios(partner, inside, 3) == base).all()
+    without = np.arange(8) // 2 != 1
+    means_in = np.where(inside, values, 0)[without].sum(0) / 3
+    means_out = np.where(~inside, values, 0)[without].sum(0) / 3
     at = np.arange(40)
     nearer_in = np.abs(values[3] - means_in) < np.abs(values[3] - means_out)
     assert np.corrcoef(nearer_in[at], base > np.median(base))[0, 1] > 0.5
@@ -44,8 +79,9 @@ def test_a_leak_is_found_and_none_is_not():
     leaks = judged(hard + noise + 2 * inside, inside)
     assert 0.85 < leaks.auc < 0.95
     assert leaks.tpr_at_1_percent > 0.15
+    assert leaks.auc_low < leaks.auc < leaks.auc_high < leaks.auc_low + 0.04
     clean = judged(hard + noise, inside)
-    assert abs(clean.auc - 0.5) < 0.03
+    assert clean.auc_low < 0.5 < clean.auc_high
     assert clean.tpr_at_1_percent < 0.05
 
 

@@ -187,6 +187,9 @@ def test_terms_are_computed_once(small, large, tmp_path, monkeypatch):
     assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
     with pytest.raises(pytest.fail.Exception):
         TeacherTerms(tmp_path, pair, prompt + 1, QUIET)
+    other = replace(pair.match, small=pair.match.small.flip(0), large=pair.match.large.flip(0))
+    with pytest.raises(pytest.fail.Exception):  # as many tokens of the same kind, but others
+        TeacherTerms(tmp_path, replace(pair, match=other), prompt, QUIET)
 
 
 def test_every_step_runs_the_large_model_alone(small, large, tmp_path, monkeypatch):
