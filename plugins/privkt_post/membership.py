@@ -82,7 +82,7 @@ def judged(found: np.ndarray, inside: np.ndarray) -> Attack:
     scores = np.stack([ratios(found, inside, k) for k in range(len(found))])
     rates = [tpr_at(own, member, _FALSE_ALARMS) for own, member in zip(scores, inside, strict=True)]
     draw, records = np.random.default_rng(0), found.shape[1]
-    again = [mean_auc(scores, inside, draw.integers(0, records, records)) for _ in range(_RESAMPLED)]
+    again = [mean_auc(scores, inside, chosen) for chosen in draw.integers(0, records, (_RESAMPLED, records))]
     low, high = np.nanquantile(again, [(1 - _CONFIDENCE) / 2, (1 + _CONFIDENCE) / 2])
     middle = mean_auc(scores, inside, np.arange(records))
     return Attack(middle, float(low), float(high), float(np.mean(rates)), len(found), records)

@@ -175,7 +175,7 @@ def test_the_adapter_that_came_back_says_what_guarantee_it_has(raw, tmp_path):
         ({"template": {"name": "custom"}}, "must hold {question} once"),
         ({"tuning": {"batch_size": 25}}, "at most the declared size 24"),
         ({"writing": {"max_tokens": 900}}, "must take about"),
-        ({"seeds": {"path": "x", "public": True}}, "knowledgesg, public data (json): `path` names no file"),
+        ({"seeds": {"path": "x", "public": True}}, "knowledgesg, public data 'x' (json): `path` names no file"),
         ({"seeds": {"path": "x", "public": True, "response": "r"}}, "`columns` does not list it"),
         ({"filters": {"min_words": 9, "max_words": 5}}, "min_words must be at most max_words, got 9 and 5"),
     ],

@@ -71,9 +71,9 @@ def test_a_file_of_public_data_is_read_before_anything_is_spent(toys, tmp_path, 
     block = DataConfig(source="toy", path=str(tmp_path / "seeds.jsonl"), text="question", public=True)
     monkeypatch.setattr(toys.Toy, "public_data", lambda self: (block,))
     config = toys.toy_config(tmp_path)
-    refused(toys, config, "toy, public data: data must be readable .* stopped with FileNotFoundError")
+    refused(toys, config, "toy, public data '.*seeds.jsonl': data must be readable .* stopped with FileNotFoundError")
     (tmp_path / "seeds.jsonl").write_text('{"text": "What now?"}\n')
-    refused(toys, config, "toy, public data: data must be readable .* stopped with KeyError")
+    refused(toys, config, "toy, public data '.*seeds.jsonl': data must be readable .* stopped with KeyError")
     prepare(config, toys.toy_manager(), resumed=True)  # it was read before
     (tmp_path / "seeds.jsonl").write_text('{"question": "What now?"}\n')
     prepare(config, toys.toy_manager())
