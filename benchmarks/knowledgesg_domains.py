@@ -3,7 +3,8 @@
 python benchmarks/knowledgesg_domains.py --data FOLDER [--domain medicine] [--professional FOLDER] [--base FOLDER]
 
 FOLDER holds healthcaremagic/ and financial_phrasebank/, each with train.jsonl and test.jsonl: {"input": ...,
-"output": ...} and {"text": ..., "label_text": ...}; the first rows are taken. Public seeds are the first rows of
+"output": ...} and {"text": ..., "label_text": ...}. Rows are drawn of each file, the same ones every time: one file is
+sorted, and its first rows have other labels than the rest. Public seeds are the first rows of
 medquad/ (questions) and of agnews/ (those on business), so that the control "teacher on the public seeds" has something
 to learn from. Everything else is that of the examples knowledgesg-medical.yaml and knowledgesg-finance.yaml, but for
 what SIZES says: one processor core has to get through it. The professional model is a stand-in: a general one, larger
@@ -92,7 +93,7 @@ NAMES = tuple(_NAMES.split())
 
 
 def prepare(options: argparse.Namespace, domain: str) -> dict[str, Path]:
-    """The files of one domain: the first rows of each split."""
+    """The files of one domain: rows of each split, drawn anew in an order that is always the same."""
     target = options.runs / domain / "data"
     target.mkdir(parents=True, exist_ok=True)
     found = {}
@@ -101,11 +102,12 @@ def prepare(options: argparse.Namespace, domain: str) -> dict[str, Path]:
         if not source.exists():
             sys.exit(f"{FOLDERS[domain]}/{split}.jsonl: no such file under --data; give the folder of both sets")
         count = TINY_ROWS if options.tiny else wanted
-        lines = source.read_text(encoding="utf-8").splitlines()[:count]
+        lines = source.read_text(encoding="utf-8").splitlines()
         if len(lines) < count:
             sys.exit(
                 f"{FOLDERS[domain]}/{split}.jsonl: must have at least {count} rows, got {len(lines)}; give it whole"
             )
+        lines = random.Random(11).sample(lines, count)
         found[split] = target / f"{split}-{count}.jsonl"
         found[split].write_text("".join(line + "\n" for line in lines), encoding="utf-8")
     return found

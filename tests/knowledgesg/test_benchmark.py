@@ -57,6 +57,16 @@ def test_every_arm_runs_with_the_given_models_and_public_seeds(benchmark, option
         assert seeds[0].pair.question == ("What is a cough, 0?" if domain == "medicine" else "Shares fell, 0")
 
 
+def test_rows_are_drawn_of_the_whole_file_and_always_the_same(benchmark, options):
+    found = [benchmark.prepare(options, "finance")["train"].read_text().splitlines() for _ in range(2)]
+    assert found[0] == found[1]
+    whole = (options.data / "financial_phrasebank" / "train.jsonl").read_text().splitlines()
+    places = [whole.index(line) for line in found[0]]
+    assert len(set(places)) == 24
+    assert max(places) > 1000
+    assert places != sorted(places)
+
+
 def test_the_table_has_every_arm_and_metric(benchmark):
     def value(mean):
         return {"mean": mean, "deviation": 0.0, "seeds": 1}
