@@ -159,7 +159,10 @@ def compare(
 @app.command()
 def predict(
     run_directory: RunFolder,
-    file: Annotated[Path, typer.Argument(help="Texts: JSONL or CSV with a text column, or one text a line.")],
+    file: Annotated[
+        Path,
+        typer.Argument(help="Texts: JSONL or CSV with a text column, or one text a line; blank lines are none."),
+    ],
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="A JSONL file; standard output by default.")
     ] = None,
