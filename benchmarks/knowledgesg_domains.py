@@ -70,7 +70,7 @@ SIZES: dict[str, dict[str, Any]] = {
         "block": {
             "tuning": {"batch_size": 250, "epochs": 5, "learning_rate": 4.0e-3, "max_length": 112, "lora": _LORA},
             "filters": {"domain": None},
-            "student": {"epochs": 2, "learning_rate": 1.0e-3, "max_length": 112, "lora": _LORA},
+            "student": {"epochs": 4, "learning_rate": 1.0e-3, "max_length": 112, "lora": _LORA},
         },
     },
 }
