@@ -114,7 +114,7 @@ def prepare(options: argparse.Namespace, domain: str) -> dict[str, Path]:
 
 
 def public_seeds(options: argparse.Namespace, domain: str) -> Path:
-    """A file of the first rows of the domain's public set, in the column that the example's seeds have."""
+    """A file of the first rows of the domain's public set, each in the column `text`."""
     name, column, wanted = SEED_SETS[domain]
     with (options.data / name / "train.jsonl").open(encoding="utf-8") as file:
         rows = (row for row in map(json.loads, file) if all(row[k] == v for k, v in wanted.items()))

@@ -47,6 +47,7 @@ def fedcot() -> str:
     return table(["small model trained on", *head], body)
 
 
+_POST_FILES = ("post_tasks", "post_tasks_gemma")
 _POST_TASKS = {"sst2": "SST-2", "agnews": "AG News"}
 _POST_PHASES: dict[str, Callable[[Result], float]] = {
     "distillation, once": lambda run: run["student"]["seconds"],
@@ -61,9 +62,6 @@ _POST_STEPS = {
     "transfer": "Moving each prompt",
     "every prompt's scores, and a prompt on the large": "Labelling held-out texts",
 }
-
-
-_POST_FILES = ("post_tasks", "post_tasks_gemma")
 
 
 def _post_rows() -> Iterator[tuple[list[str], Result, list[Result]]]:
