@@ -74,7 +74,8 @@ def make_plan(config: POSTConfig, facts: PublicFacts, budget: Budget) -> Plan:
     else:
         crosses.append("client to server: an empty table, where noisy counts would stand")
     crosses.append(
-        "server to client: name and digest of the small model, digest of the large one, and a soft prompt of it"
+        "server to client: name and digest of the small model, digest and width of the large one, and a soft prompt of "
+        "it"
     )
     return Plan(
         trainings=() if training is None else (training,),
