@@ -188,14 +188,18 @@ class TestInfiniteButPrivate(ExponentialBase):
 
 
 class SecondHalfRepeats(Exponential):
-    """Two blocks of a call with one key."""
+    """A call for one token gives every fourth draw again half a call later.
+
+    Not more of them, and in no other call: repeated draws spread counts as well, and a test that adds them up would
+    now and then fail with the one that looks at pairs.
+    """
 
     def sample_ids(self, ids):
         drawn = super().sample_ids(ids)
-        half = drawn.size // 2
-        flat, asked = drawn.reshape(-1), np.asarray(ids).reshape(-1)
-        same = half > 1 and (asked[:half] == asked[half : 2 * half]).all()
-        return np.concatenate([flat[:half], flat[:half], flat[2 * half :]]).reshape(ids.shape) if same else drawn
+        half, flat = drawn.size // 2, drawn.reshape(-1)
+        if half > 1 and len(np.unique(ids)) == 1:
+            flat[half : 2 * half : 4] = flat[:half:4]
+        return flat.reshape(ids.shape)
 
 
 class TestSecondHalfRepeats(ExponentialBase):
