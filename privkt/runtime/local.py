@@ -332,19 +332,25 @@ class LocalRuntime:
         """Turns what goes wrong into RunFailed with a message that quotes nothing private.
 
         A refusal stays one while the run has spent nothing; afterwards it is a failure half-way, which can be resumed.
+        What an attempt took is noted, for a step that is resumed cost all of its attempts.
         """
+        begun = time.monotonic()
+
+        def note(what: str, **more: str) -> None:
+            _note(run, what, **facts, **more, seconds=round(time.monotonic() - begun, 3))
+
         try:
             yield
         except KeyboardInterrupt:
-            _note(run, "interrupted", **facts)
+            note("interrupted")
             raise
         except RefusedInput as error:
-            _note(run, "refused", **facts, error=type(error).__name__)
+            note("refused", error=type(error).__name__)
             if not has_spent():
                 raise
             raise RunFailed(f"{place}: {error}\nwhat is done is kept; resume with: {_resume(run)}") from None
         except Exception as error:
-            _note(run, "failed", **facts, error=type(error).__name__)
+            note("failed", error=type(error).__name__)
             failed = RunFailed(f"{place}: {_reason(error)}\nwhat is done is kept; resume with: {_resume(run)}")
             raise failed from (error if os.environ.get("PRIVKT_DEBUG") else None)
 
@@ -353,7 +359,7 @@ def _resume(run: RunDirectory) -> str:
     return f"privkt run --resume {run.path}{' --review' if run.wants_review else ''}"
 
 
-def _note(run: RunDirectory, what: str, **facts: str) -> None:
+def _note(run: RunDirectory, what: str, **facts: str | float) -> None:
     try:
         run.event(what, **facts)
     except OSError:

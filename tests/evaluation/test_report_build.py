@@ -119,6 +119,16 @@ def test_an_unfinished_run_is_reported_as_far_as_it_came(written):
     assert again["seconds"] == {"a: learn": 1.5}
 
 
+def test_a_step_took_what_all_of_its_attempts_took(written):
+    run = written()
+    for what, seconds in (("interrupted", 0.25), ("failed", 2.0)):
+        run.run.event("began", site="a", step="learn", scope="seed-0")
+        run.run.event(what, site="a", step="learn", scope="seed-0", seconds=seconds)
+    run.run.event("failed", seconds=9.0)  # the checks before the first step
+    run.finish()
+    assert build_report(run.path)["seconds"] == {"a: learn": 3.75}
+
+
 def test_what_is_not_covered_is_listed_once(written):
     run = written(clients=("a", "b"))
     lines = build_report(run.path)["not_covered"]

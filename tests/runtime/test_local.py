@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import sqlite3
+import time
 
 import pytest
 
@@ -326,15 +327,17 @@ def test_ctrl_c_passes_through_and_resumes(toys, tmp_path):
     config, manager = toys.toy_config(tmp_path), toys.toy_manager()
 
     def interrupt(what):
+        time.sleep(0.3)
         raise KeyboardInterrupt
 
     toys.Toy.on_call = interrupt
     with pytest.raises(KeyboardInterrupt):
         LocalRuntime(config, tmp_path / "run", manager).run()
-    events = [e["event"] for e in RunDirectory.open(tmp_path / "run").events()]
-    assert events == ["created", "running", "began", "interrupted"]
+    events = RunDirectory.open(tmp_path / "run").events()
+    assert [e["event"] for e in events] == ["created", "running", "began", "interrupted"]
     toys.Toy.on_call = None
     assert LocalRuntime(config, tmp_path / "run", manager).run().outcomes["a"][0].scores
+    assert events[3]["seconds"] >= 0.3
 
 
 def test_refusals_come_before_spending_and_leave_nothing(toys, tmp_path):

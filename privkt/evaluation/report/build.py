@@ -194,9 +194,10 @@ def _together(clients: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def _seconds(events: list[dict[str, Any]]) -> dict[str, float]:
+    """What each step took, with all of its attempts, but for those that were killed before they could say so."""
     found: dict[str, float] = {}
     for event in events:
-        if event["event"] == "done":
+        if "step" in event and "seconds" in event:
             name = f"{event['site']}: {event['step']}"
             found[name] = found.get(name, 0.0) + float(event["seconds"])
     return found
