@@ -94,7 +94,8 @@ class GeneratedTableChecks(MechanismSuite):
             assert np.allclose(one.probabilities(ids), other.probabilities(ids), rtol=1e-9, atol=0)
             assert one.certificate == other.certificate
 
-        self._for_any(check, vocabularies.clustered_tables(), vocabularies.token_epsilons())
+        wide = np.array([[0.0, 0.0], [0.25, -2.0], [1.0, 3.0], [-5.0, 0.5]], dtype=np.float32)
+        self._for_any(check, vocabularies.clustered_tables(), vocabularies.token_epsilons(), first=[(wide, 3.0)])
 
     def test_a_broken_table_is_refused(self) -> None:
         def check(table: NDArray[np.float32]) -> None:
