@@ -217,7 +217,9 @@ def describe(subject: str, error: ValidationError, model: type[BaseModel], extra
         else:
             # The value itself may be a path or a secret-bearing URL: its type says enough.
             came = fault["input"]
-            shown = repr(came) if isinstance(came, int | float | None) else type(came).__name__
+            # One of a closed list of words is no secret, and what it may be follows.
+            is_word = fault["type"] in ("enum", "literal_error") and isinstance(came, str) and came.isidentifier()
+            shown = repr(came) if isinstance(came, int | float | None) or is_word else type(came).__name__
             # What a rule over several keys says names them itself; that their block is a mapping says nothing.
             got = "" if fault["type"] == "value_error" and isinstance(came, dict) else f", got {shown}"
             hint = "; put it in quotes" if fault["type"] == "string_type" and isinstance(came, int | float) else ""

@@ -67,6 +67,8 @@ MISTAKES = [
     (("budget", "epsilom"), 1, "unknown key 'budget.epsilom'; did you mean 'epsilon'?"),
     (("budget", "epsilon"), KeyError, "key 'budget.epsilon' is missing; add it"),
     (("budget", "epsilon"), 0, "budget.epsilon: Input should be greater than 0, got 0"),
+    (("budget", "unit"), "recrod", "got 'recrod'"),
+    (("budget", "unit"), "https://me:word@host", "got str"),
     (("budget", "epsilon"), -1, "budget.epsilon: Input should be greater than 0, got -1"),
     (("budget", "epsilon"), float("nan"), "budget.epsilon: Input should be a finite number, got nan"),
     (("budget", "epsilon"), float("inf"), "budget.epsilon: Input should be a finite number, got inf"),

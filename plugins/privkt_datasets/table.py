@@ -67,7 +67,7 @@ class TableDataset(Dataset):
         path = Path(self.source.path)
         if not path.is_file():
             what = "is a folder" if path.is_dir() else "names no file"
-            self.refuse(f"`path` {what}; relative paths start at the config's folder")
+            self.refuse(f"`path` {what}, got {path.name!r}; relative paths start at the config's folder")
         return path
 
     def decoded(self, data: bytes) -> str:

@@ -21,6 +21,7 @@ from privkt.contracts import (
     Plan,
     Prediction,
     PublicFacts,
+    Rows,
     ServerSite,
     Texts,
     TransferMethod,
@@ -122,6 +123,11 @@ class FedCoT(TransferMethod):
         """Without evaluation rows nothing can be compared, and only FedCoT's own arm is made."""
         arms = self._possible_arms(site)
         return arms if site.evaluation is not None else (Arm.FEDCOT,)
+
+    def check_rows(self, rows: Rows, facts: PublicFacts) -> None:
+        """Every row is a question with the choices that its label is one of."""
+        task = self._task(facts.labels)
+        task.need_answers(task.read(rows), list(rows.label or ()))
 
     def plan(self, facts: PublicFacts, budget: Budget) -> Plan:
         """The perturbation, the questions to the large model, what crosses."""

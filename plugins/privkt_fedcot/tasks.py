@@ -108,8 +108,13 @@ class Task:
         return tuple(found)
 
     def need_answers(self, questions: Sequence[Question], labels: Sequence[str]) -> None:
-        """Raises RefusedInput where a label names a choice that its row does not have."""
+        """Raises RefusedInput where a label is not declared, or names a choice that its row does not have."""
         for row, (question, label) in enumerate(zip(questions, labels, strict=True)):
+            if label not in self.labels:
+                raise RefusedInput(
+                    f"fedcot.task: row {row + 1}: every label must be among the client's declared ones, got another; "
+                    "correct the row"
+                )
             if self.has_choices and self.labels.index(label) >= len(question.choices):
                 raise RefusedInput(
                     f"fedcot.task: row {row + 1}: the label names a choice that the row does not have; correct the row"

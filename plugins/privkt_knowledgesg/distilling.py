@@ -99,8 +99,9 @@ class Server:
         found[Arm.KNOWLEDGESG] = self._taught(own.pairs, Arm.KNOWLEDGESG)
         if not found[Arm.KNOWLEDGESG]:
             raise BackendError(
-                "knowledgesg: at least one written instruction must pass the filters and be answered, got none; "
-                "`privkt report` has the counts. Loosen `filters`, raise writing.max_tokens or writing.attempts, or, "
+                "knowledgesg: at least one written instruction must pass the filters and be answered, got none; of "
+                f"{len(own.pairs)} that passed, dropped: {self._dropped()}. `privkt report` has every count. Loosen "
+                "`filters`, raise writing.max_tokens or writing.attempts, or, "
                 "where answers and no instructions were dropped, change `professional`; then give the corrected config "
                 "with --resume (writing again costs no budget)"
             )
@@ -108,6 +109,12 @@ class Server:
         self.report["licence of the professional model"] = self.config.professional.licence or "not given"
         self.report["layout"] = "chat" if self.chat else "continue"
         return found
+
+    def _dropped(self) -> str:
+        """Why KnowledgeSG's own instructions or their answers were dropped, with the counts."""
+        filters, answers = self.report["written: adapter"]["filter"], self.report[f"answered: {Arm.KNOWLEDGESG.value}"]
+        why = answers["dropped"] or filters["dropped"]
+        return ", ".join(f"{count} {reason}" for reason, count in sorted(why.items())) or "none"
 
     def _written(self, model: Backend, name: str, *, pairs: bool, seed: int | None = None) -> Written:
         writer = Writer(

@@ -20,6 +20,7 @@ from privkt.contracts import (
     Plan,
     Prediction,
     PublicFacts,
+    Rows,
     ServerSite,
     TransferMethod,
     client_step,
@@ -117,6 +118,10 @@ class KnowledgeSG(TransferMethod):
     def public_data(self) -> Sequence[DataConfig]:
         """The seeds."""
         return () if self.config.seeds is None else (self.config.seeds,)
+
+    def check_rows(self, rows: Rows, facts: PublicFacts) -> None:
+        """Every row is a pair of instruction and response."""
+        read_pairs(rows, self.config.fields, self._names(facts.labels))
 
     def context_needed(self, facts: PublicFacts) -> Mapping[str, int]:
         """What prompts and answers of declared lengths take."""

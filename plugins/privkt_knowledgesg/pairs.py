@@ -129,7 +129,7 @@ class PairTemplate:
         question, _, rest = written.partition(self.response_mark)
         if self.response_mark.startswith("###") and (heading := _HEADING.search(question)):
             question = question[: heading.start()]
-        return Pair(self._own(question), self._own(rest.split(self.response_mark)[0]))
+        return Pair(self.before_marks(question), self.before_marks(rest.split(self.response_mark)[0]))
 
     def is_clean(self, text: str) -> bool:
         """Whether none of the template's own marks is left in a text."""
@@ -141,7 +141,8 @@ class PairTemplate:
             return Example(self.prompt(pair.question), pair.response)
         return Example(self.opening, f"{pair.question}{self.middle}{pair.response}")
 
-    def _own(self, text: str) -> str:
+    def before_marks(self, text: str) -> str:
+        """What a model wrote before it began another text of this template, without white space around it."""
         marks = [line.strip() for line in self.opening.splitlines() if line.strip()]
         return text[: min((text.find(mark) for mark in marks if mark in text), default=len(text))].strip()
 
@@ -214,7 +215,7 @@ def _from_messages(text: str, number: int) -> Pair:
     if fault is None and (len(turns) < 2 or turns[-1][0] != "assistant" or turns[-2][0] != "user"):
         fault = "must end with a user's turn and an assistant's after it"
     if fault is not None:
-        raise RefusedInput(f"fields.messages: row {number} {fault}, and it does not; mend the row")
+        raise RefusedInput(f"fields.messages: row {number} {fault}; mend the row")
     before = turns[:-1]
     if len(before) == 1:
         return Pair(before[0][1], turns[-1][1])

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from privkt.contracts import Plan, PublicFacts, TrainingPlan
-from privkt.privacy import Budget
+from privkt.privacy import Budget, RefusedInput
 from privkt.privacy.guarantee import HALF_PRECISION
 from privkt.synthesis.planning import plan_training, training_warnings
 from privkt_knowledgesg.arms import Arm
@@ -69,9 +71,22 @@ def professional_tokens(config: KnowledgeSGConfig, template: PairTemplate) -> tu
     written_by = [arm for arm in config.arms if arm in (Arm.KNOWLEDGESG, Arm.NO_PRIVATE)]
     judged = (filters.domain is not None) + filters.quality
     judging = len(_written_sets(config)) * judged * int(rule.attempts * rule.count)
-    answering = len(written_by) * rule.count
-    asked = judging * (rule.max_tokens + _FRAME) + answering * (rule.max_tokens + frame)
+    seeds = [int(_TOKENS_A_WORD * len(text.split())) + 1 for text in _answered_seeds(config)]
+    answering = len(written_by) * rule.count + len(seeds)
+    asked = judging * (rule.max_tokens + _FRAME) + len(written_by) * rule.count * (rule.max_tokens + frame)
+    asked += sum(seeds) + len(seeds) * frame
     return judging + answering, asked, judging * 4 + answering * config.professional.max_tokens
+
+
+def _answered_seeds(config: KnowledgeSGConfig) -> list[str]:
+    """The public seeds that the professional model answers for a baseline."""
+    if config.seeds is None or Arm.SEEDS not in config.arms:
+        return []
+    from privkt_knowledgesg.distilling import load_seeds
+
+    with suppress(RefusedInput):  # what cannot be read is refused where a run begins; a report needs no count
+        return [seed.pair.question for seed in load_seeds(config.seeds)]
+    return []
 
 
 def context_needed(config: KnowledgeSGConfig, template: PairTemplate) -> dict[str, int]:

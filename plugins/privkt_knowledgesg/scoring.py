@@ -16,7 +16,7 @@ def answers_of(model: Backend, prompts: Sequence[str], template: PairTemplate, m
     """A model's greedy answers. Prompts may be private: they and the answers are kept nowhere."""
     stop = tuple(mark for mark in (template.question_mark, template.response_mark) if mark)
     found = model.generate(prompts, Sampling(max_new_tokens=max_tokens, temperature=0.0, stop=stop))
-    return [answer.text.strip() for answer in found]
+    return [template.before_marks(answer.text) for answer in found]
 
 
 def label_in(answer: str, names: Mapping[str, str]) -> str | None:

@@ -247,8 +247,9 @@ def new_folder(name: str) -> Path:
 
 def ask(summary: ReleaseSummary, message: Message) -> bool:
     """Shows what is about to cross, decoded from its very bytes, and waits for yes or no."""
+    rows = f"{summary.rows} rows, " if summary.message == "texts" else ""
     out.print(
-        f"\n{summary.client} is about to send {summary.message}, {summary.rows} rows, {summary.size_bytes:,} bytes, "
+        f"\n{summary.client} is about to send {summary.message}, {rows}{summary.size_bytes:,} bytes, "
         f"after step {summary.step!r}; {summary.guarantee}; sha256 {summary.sha256}",
         markup=False,
     )

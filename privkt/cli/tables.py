@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.markup import escape
@@ -39,11 +40,23 @@ def print_report(report: Mapping[str, Any]) -> None:
                 )
     if report["epsilon_statement"]:
         out.print(report["epsilon_statement"])
-    crossed = report["crossed"]
+    out.print(f"what crossed: {_crossed(report['crossed'])}, all of it in outbound/")
+
+
+def _crossed(crossed: Sequence[Mapping[str, Any]]) -> str:
+    """Rows of texts in their messages, messages without rows by their kind, and all their bytes."""
     total = sum(row["bytes"] for row in crossed)
-    rows = sum(row["rows"] for row in crossed)
-    messages = "1 message" if len(crossed) == 1 else f"{len(crossed)} messages"
-    out.print(f"what crossed: {rows} rows in {messages}, {total:,} bytes, all of it in outbound/")
+    found = []
+    texts = [row for row in crossed if row["message"] == "texts"]
+    if texts:
+        found.append(f"{_counted(sum(row['rows'] for row in texts), 'row')} in {_counted(len(texts), 'message')}")
+    others = Counter(row["message"] for row in crossed if row["message"] != "texts")
+    found += [_counted(number, kind.replace("-", " ")) for kind, number in others.items()]
+    return f"{' and '.join(found) or 'nothing'}, {total:,} bytes"
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}" + ("" if number == 1 else "s")
 
 
 def _scores(client: Mapping[str, Any]) -> None:

@@ -282,6 +282,15 @@ class TransferMethod(ABC):  # noqa: B024  (its steps are what a subclass must de
         """What one client's part will spend and send, from declared numbers alone (no data is read)."""
         return Plan()
 
+    def check_rows(self, rows: Rows, facts: PublicFacts) -> None:  # noqa: B027  (a method may read any rows)
+        """Refuses rows that the method's steps could not read, before anything is spent or stored.
+
+        Called in the client's process with its private rows, and then with its held-out ones. Nothing of them may be
+        kept, and a message names a column or a row's number, never what it holds.
+
+        Raises: RefusedInput.
+        """
+
     def context_needed(self, facts: PublicFacts) -> Mapping[str, int]:
         """{role: tokens that its longest prompt and answer will have together}, estimated from declared numbers alone.
 

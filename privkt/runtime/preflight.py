@@ -292,7 +292,7 @@ def _client(config: RunConfig, client: ClientConfig, method: TransferMethod, man
         rows = CachedRows(dataset, f"rows of the data set {data.name!r}")
         found = _read(rows, where)
     _check_rows(found, data, where)
-    evaluation = None
+    evaluation, held_rows = None, None
     if scored is not None:
         with _names_block(where, "evaluation"):
             dataset = manager.create("dataset", scored.source, source_of(scored, data.labels))
@@ -301,6 +301,10 @@ def _client(config: RunConfig, client: ClientConfig, method: TransferMethod, man
         if not len(held_rows):
             raise RefusedInput(f"{where}: evaluation data must have at least one row, got none; check its path")
     plan = method.plan(facts, budget)
+    for block, mine in {"data": found, "evaluation": held_rows}.items():
+        with _names_block(where, block):
+            if mine is not None:
+                _let_check(method, mine, facts, where)
     if scored is not None and overlap(scored, data):
         plan = replace(plan, warnings=(*plan.warnings, SCORED_ON_ITS_OWN))
     return ClientSetup(client, limits, facts, budget, plan, rows, evaluation)
@@ -336,15 +340,32 @@ def _read(rows: Callable[[], Rows], where: str) -> Rows:
     except RefusedInput:
         raise
     except Exception as error:
-        frame = traceback.extract_tb(error.__traceback__)[-1]
         raise RefusedInput(
-            f"{where}: data must be readable by its dataset plugin, which stopped with {type(error).__name__} at "
-            f"{Path(frame.filename).name}:{frame.lineno}; mend the file, or the plugin"
+            f"{where}: data must be readable by its dataset plugin, which stopped with {_stopped(error)}; mend the "
+            "file, or the plugin"
         ) from None
     for name, column in {"text": found.text, "label": found.label, **found.columns}.items():
         if not all(isinstance(value, str) for value in column or ()):
             raise RefusedInput(f"{where}: column {name!r} of the data must hold text only; mend the rows that do not")
     return found
+
+
+def _let_check(method: TransferMethod, rows: Rows, facts: PublicFacts, where: str) -> None:
+    """The method's own look at the rows; whatever else it raises may quote them, and is not repeated."""
+    try:
+        method.check_rows(rows, facts)
+    except RefusedInput:
+        raise
+    except Exception as error:
+        raise RefusedInput(
+            f"{where}: method {method.name!r} must be able to check the rows, and stopped with {_stopped(error)}; mend "
+            "the plugin"
+        ) from None
+
+
+def _stopped(error: Exception) -> str:
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__} at {Path(frame.filename).name}:{frame.lineno}"
 
 
 def _check_rows(rows: Rows, data: Any, where: str) -> None:

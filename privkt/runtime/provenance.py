@@ -29,8 +29,8 @@ def need_public(method: str, blocks: Sequence[DataConfig], private: Iterable[tup
         for where, mine in owned:
             if overlap(block, mine):
                 raise RefusedInput(
-                    f"{method}: a block of public data names the data of {where}, which would leave in clear; "
-                    "name a public data set"
+                    f"{method}: the block of public data {_named(block)} names the data of {where}, or a copy of them, "
+                    "which would leave in clear; name a public data set"
                 )
         if not block.public:
             raise RefusedInput(

@@ -46,6 +46,10 @@ def scope_name(seed: int | None) -> str:
     return SHARED if seed is None else f"seed-{seed}"
 
 
+def _is_finished(path: Path) -> bool:
+    return any(event["event"] == "finished" for event in json_lines(path / "private" / "events.jsonl"))
+
+
 class RunDirectory:
     """One run's folder. Make one with `create` or `open`."""
 
@@ -94,6 +98,11 @@ class RunDirectory:
         """A run can begin in `path`. Raises RefusedInput."""
         path = Path(path).absolute()
         if cls.is_run(path):
+            if _is_finished(path):
+                raise RefusedInput(
+                    f"run directory {path}: holds a finished run, which privkt show and privkt report tell of; name "
+                    "another folder with --output"
+                )
             raise RefusedInput(f"run directory {path}: holds a run; resume it with: privkt run --resume {path}")
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
             raise RefusedInput(f"run directory {path}: must be new or empty; name another folder with --output")
@@ -189,6 +198,10 @@ class RunDirectory:
     def events(self) -> list[dict[str, Any]]:
         """What happened, in order."""
         return list(json_lines(self.private / "events.jsonl"))
+
+    def is_finished(self) -> bool:
+        """Whether all of its steps are done for all seeds."""
+        return _is_finished(self.path)
 
     def state(self, site: str, seed: int | None) -> DiskState:
         """What `site` keeps for a seed, over what all its seeds share."""

@@ -6,6 +6,7 @@ import shutil
 import pytest
 
 from privkt.cli.output import visible
+from privkt.cli.tables import _crossed
 from privkt.privacy.spending import Left
 
 LABELS = {"negative", "positive"}
@@ -80,6 +81,24 @@ def test_show_prints_scores_spending_and_what_crossed(done, cli):
     report = cli("show", done.run, "--json").json
     assert report == json.loads((done.run / "private" / "report.json").read_text())
     assert set(report["clients"]["a"]["scores"]) == {"private data alone", "FDKT"}
+
+
+@pytest.mark.parametrize(
+    ("crossed", "said"),
+    [
+        ([("texts", 200, 23_848)], "200 rows in 1 message, 23,848 bytes"),
+        ([("texts", 1, 10), ("texts", 2, 20)], "3 rows in 2 messages, 30 bytes"),
+        ([("adapter", 1, 619_968)], "1 adapter, 619,968 bytes"),
+        (
+            [("soft-prompt", 1, 5), ("soft-prompt", 1, 5), ("texts", 1, 7)],
+            "1 row in 1 message and 2 soft prompts, 17 bytes",
+        ),
+        ([], "nothing, 0 bytes"),
+    ],
+)
+def test_what_crossed_is_counted_by_what_it_is(crossed, said):
+    rows = [{"message": message, "rows": rows, "bytes": size} for message, rows, size in crossed]
+    assert _crossed(rows) == said
 
 
 def test_show_prints_the_texts_that_crossed(done, cli):
@@ -188,7 +207,8 @@ def test_a_finished_run_resumes_to_itself_and_its_folder_is_not_begun_again(done
     assert cli("budget", "show", "visits-a", "--json").json == before
     again = cli("run", done.config, "--output", done.run)
     assert again.code == 2
-    assert f"holds a run; resume it with: privkt run --resume {done.run}" in again.err
+    assert f"run directory {done.run}: holds a finished run" in again.err
+    assert "name another folder with --output" in again.err
     both = cli("run", "--resume", done.run, "--output", done.run)
     assert both.code == 2
     assert "--resume goes on in its own folder" in both.err

@@ -155,5 +155,5 @@ def test_a_decoder_is_never_trained_on_a_file_of_private_rows(raw, tmp_path, fil
     (tmp_path / "innocent.jsonl").symlink_to(tmp_path / f"{file}.jsonl")
     for name in (file, "innocent"):
         config = trained(raw, tmp_path / f"{name}.jsonl", public=True)
-        with pytest.raises(RefusedInput, match=f"public data names the data of {whose}"):
+        with pytest.raises(RefusedInput, match=f"public data .* names the data of {whose}"):
             LocalRuntime(config, tmp_path / "run", get_manager()).preflight()

@@ -12,6 +12,8 @@ from privkt_knowledgesg.config import KnowledgeSGConfig, SeedsConfig
 from pydantic import BaseModel
 
 from privkt.config import load_config
+from privkt.contracts import BackendContext, Example, Recipe
+from privkt.plugins import get_manager
 
 ROOT = Path(__file__).parents[2]
 PAGES = {"knowledgesg": KnowledgeSGConfig, "dp_synth": DPSynthConfig}
@@ -83,3 +85,22 @@ def test_the_examples_are_configs_of_the_method(name):
     assert settings.tuning.batch_size < config.clients[0].data.size
     assert Arm.NO_PRIVATE in settings.arms
     assert settings.professional.licence
+
+
+def test_the_measurements_run_as_the_page_calls_them(wide_llama, tmp_path, capsys):
+    (code,) = re.findall(r"```python\n(.*?)```", page("knowledgesg"), re.S)
+    base = get_manager().create("backend", "transformers", {"model": str(wide_llama)}, BackendContext("base", "client"))
+    recipe = Recipe(epochs=1, batch_size=2, learning_rate=1e-3, max_length=32, lora={"rank": 2, "alpha": 4})
+    adapter = base.train([Example("a b", "c d")] * 4, recipe, folder=tmp_path / "training")
+    for name, data in adapter.files.items():
+        (tmp_path / name).write_bytes(data)
+    exec(compile(code, "knowledgesg.md", "exec"), {"BASE": str(wide_llama), "ADAPTER": str(tmp_path)})
+    said = capsys.readouterr().out.splitlines()
+    assert len(said) == 6
+    called = set(re.findall(r"print\((\w+)\(", code))
+    assert called == {
+        "name_reconstruction", "exposure", "instruction_following_difficulty", "compare", "overlap_report",
+        "divergence_frontier",
+    }  # fmt: skip
+    for name in called:
+        assert re.search(rf"^\| .*`privkt[\w.]*\.{name}`", page("knowledgesg"), re.M), name

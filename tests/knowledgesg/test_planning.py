@@ -1,5 +1,7 @@
 """What a plan says from declared numbers alone."""
 
+import json
+
 import pytest
 from privkt_knowledgesg.arms import Arm
 from privkt_knowledgesg.config import KnowledgeSGConfig
@@ -32,6 +34,20 @@ def test_requests_are_counted_for_every_arm_that_a_teacher_answers(block):
     # Both sets of instructions are judged, each draw once at most.
     assert judged.llm_requests == 100 + 2 * 2 * 50
     assert judged.llm_new_tokens == 100 * 128 + 200 * 4
+
+
+def test_the_public_seeds_that_a_baseline_has_answered_are_counted(block, tmp_path):
+    seeds = tmp_path / "seeds.jsonl"
+    rows = [{"text": f"What is {what}?", "response": "It varies."} for what in ("a cough", "a fever", "asthma")]
+    seeds.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    writing, given = {"count": 50}, {"path": str(seeds), "public": True}
+    without = plan(block(writing=writing, baselines=[], seeds=given))
+    answered = plan(block(writing=writing, baselines=["teacher-on-seeds"], seeds=given))
+    assert (without.llm_requests, answered.llm_requests) == (50, 53)
+    assert answered.llm_new_tokens == without.llm_new_tokens + 3 * 128
+    assert answered.llm_prompt_tokens > without.llm_prompt_tokens
+    seeds.unlink()  # a report made later plans again
+    assert plan(block(writing=writing, baselines=["teacher-on-seeds"], seeds=given)).llm_requests == 50
 
 
 def test_the_licence_of_the_professional_model_is_said_or_asked_for(block):

@@ -188,6 +188,31 @@ def test_bad_settings_are_refused_before_anything_is_spent(raw, tmp_path, change
     assert not (tmp_path / "run").exists()
 
 
+def test_a_run_without_any_pair_says_why_and_is_mended_without_another_charge(raw, tmp_path):
+    raw["knowledgesg"] |= {"filters": raw["knowledgesg"]["filters"] | {"min_words": 150}, "baselines": []}
+    with pytest.raises(RunFailed, match=r"got none; of 0 that passed, dropped: .*\d+ too short\."):
+        run(raw, tmp_path)
+    raw["knowledgesg"]["filters"]["min_words"] = 1
+    resumed = LocalRuntime(parse_config(raw), tmp_path / "run", get_manager()).run()
+    assert resumed.outcomes["a"][0].model is not None
+    assert Ledger.open(raw["clients"][0]["data"]["name"]).spent().epsilon <= 8
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"response": "label"}, "client 'a', data: fields.response: label needs a column of labels, got none"),
+        ({"messages": True}, "client 'a', data: fields.messages: row 1 must be a JSON list of objects with role"),
+    ],
+)
+def test_rows_that_are_no_pairs_are_refused_when_planned(raw, tmp_path, fields, said):
+    LocalRuntime(parse_config(raw), tmp_path / "run", get_manager()).preflight()
+    raw["knowledgesg"]["fields"] = fields
+    with pytest.raises(RefusedInput) as refused:
+        LocalRuntime(parse_config(raw), tmp_path / "run", get_manager()).preflight()
+    assert said in str(refused.value)
+
+
 def test_missing_columns_are_refused_before_the_charge(raw, tmp_path):
     raw["knowledgesg"]["fields"] = {"response": "reply"}
     with pytest.raises(RefusedInput, match=r"fields\.response: the rows must have the column 'reply'"):
@@ -198,5 +223,5 @@ def test_missing_columns_are_refused_before_the_charge(raw, tmp_path):
 def test_a_clients_own_rows_are_no_public_seeds_whatever_the_block_says(raw, tmp_path):
     LocalRuntime(parse_config(raw), tmp_path / "run", get_manager()).preflight()
     raw["knowledgesg"]["seeds"]["path"] = str(tmp_path / "b.jsonl")
-    with pytest.raises(RefusedInput, match="public data names the data of client 'b'"):
+    with pytest.raises(RefusedInput, match=r"public data .* names the data of client 'b'"):
         LocalRuntime(parse_config(raw), tmp_path / "run", get_manager()).preflight()

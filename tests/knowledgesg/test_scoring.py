@@ -8,7 +8,13 @@ from privkt_knowledgesg.config import KnowledgeSGConfig
 from privkt_knowledgesg.judging import compare, compare_by_overlap, verdict
 from privkt_knowledgesg.method import KnowledgeSG
 from privkt_knowledgesg.pairs import Pair, PairTemplateConfig, make_pair_template
-from privkt_knowledgesg.scoring import instruction_following_difficulty, label_in, label_scores, perplexity
+from privkt_knowledgesg.scoring import (
+    answers_of,
+    instruction_following_difficulty,
+    label_in,
+    label_scores,
+    perplexity,
+)
 
 from privkt.contracts import Generation, Outcome, Rows, Score
 from privkt.privacy import RefusedInput
@@ -190,3 +196,14 @@ def test_rows_and_arms_that_do_not_fit_the_context_are_told_and_stop_nothing(blo
     none = make_client(base=Short(), held=Rows(("word " * 200,), None, ("0",), {"response": ("Rest.",)}), place="none")
     with pytest.raises(RefusedInput, match="at least one row and its answer must fit the base model's context"):
         KnowledgeSG(one).evaluate(none, KnowledgeSG(config).distil(server)["a"])
+
+
+@pytest.mark.parametrize("written", ["Rest.", "Rest.\n\n### Instruction:\nAnd now?", "Rest.\n### Input:\nAnd now?"])
+def test_an_answer_ends_where_another_text_of_the_template_begins(written):
+    class Says:
+        def generate(self, prompts, sampling):
+            ends = [written.find(mark) for mark in sampling.stop if mark in written]
+            return [Generation(written[: min(ends, default=len(written))], "stop", 3) for _ in prompts]
+
+    template = make_pair_template(PairTemplateConfig(name="chatdoctor"))
+    assert answers_of(Says(), ["p"], template, 16) == ["Rest."]

@@ -67,6 +67,30 @@ def test_roles_are_those_of_the_method(toys, tmp_path, models, match):
     refused(toys, toys.toy_config(tmp_path, models=models), match)
 
 
+def test_the_method_may_refuse_rows_before_anything_is_spent(toys, tmp_path, monkeypatch):
+    def look(self, rows, facts):
+        seen.append((len(rows), facts.size))
+        if said:
+            raise said.pop()
+
+    seen, said = [], []
+    monkeypatch.setattr(toys.Toy, "check_rows", look)
+    toys.write_rows(tmp_path / "test.jsonl", ["held out"] * 4)
+    data = {"source": "toy", "path": str(tmp_path / "test.jsonl"), "label": "label"}
+    config = toys.toy_config(tmp_path, evaluation={"data": data})
+    prepare(config, toys.toy_manager())
+    assert seen == [(6, 6), (4, 6)]  # the client's rows, then those it is scored on
+    said.append(RefusedInput("toy.column: row 2 must be a list; mend it"))
+    refused(toys, config, r"^client 'a', data: toy\.column: row 2 must be a list; mend it$")
+    said.append(ValueError("private row 2 of a is no list"))
+    with pytest.raises(
+        RefusedInput, match="method 'toy' must be able to check the rows, and stopped with ValueError"
+    ) as caught:
+        prepare(config, toys.toy_manager())
+    assert "private row" not in str(caught.value)
+    assert caught.value.__cause__ is None
+
+
 def test_a_file_of_public_data_is_read_before_anything_is_spent(toys, tmp_path, monkeypatch):
     block = DataConfig(source="toy", path=str(tmp_path / "seeds.jsonl"), text="question", public=True)
     monkeypatch.setattr(toys.Toy, "public_data", lambda self: (block,))

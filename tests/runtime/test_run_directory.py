@@ -47,6 +47,9 @@ def test_open_finds_what_create_made(run):
 def test_create_takes_only_new_or_empty_folders(tmp_path, run):
     with pytest.raises(RefusedInput, match="holds a run; resume it with: privkt run --resume"):
         RunDirectory.create(run.path, config())
+    run.event("finished")
+    with pytest.raises(RefusedInput, match=r"holds a finished run, .* name another folder with --output"):
+        RunDirectory.create(run.path, config())
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.tex").write_text("x")
     with pytest.raises(RefusedInput, match="must be new or empty"):

@@ -62,7 +62,7 @@ def build_report(path: Path | str) -> dict[str, Any]:
         "method_title": (method.__doc__ or config.method).strip().split("\n")[0].rstrip("."),
         "run_id": run.run_id,
         "created": events[0]["time"] if events else "",
-        "finished": any(event["event"] == "finished" for event in events),
+        "finished": run.is_finished(),
         "seeds": list(config.seeds),
         "models": {
             role: {"backend": m.backend, "model": _public_model(m.options)} for role, m in config.models.items()
