@@ -14,7 +14,14 @@ import method_figures
 import token_figures
 from pages import ROOT, Result, result, table
 
-PAGES = ("README.md", "docs/costs.md", "docs/methods/fdkt.md", "docs/methods/fedcot.md", "docs/methods/post.md")
+PAGES = (
+    "README.md",
+    "docs/costs.md",
+    "docs/methods/fdkt.md",
+    "docs/methods/fedcot.md",
+    "docs/methods/post.md",
+    "docs/methods/knowledgesg.md",
+)
 _BLOCK = re.compile(r"(<!-- figures: (\S+) -->\n)(.*?)(<!-- end of figures -->)", re.S)
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from measuring.studies import cell
+from measuring.studies import cell, names_table
 from pages import Result, result, table
+from privkt_knowledgesg.arms import Arm
 
 
 def fdkt() -> str:
@@ -115,10 +116,72 @@ def _most(peaks: Result, title: str) -> float:
     return max(float(mib) for step, mib in peaks.items() if title in step)
 
 
+_MEASURES = {
+    "accuracy": "accuracy",
+    "weighted_f1": "weighted F1",
+    "unparsed": "no label in the answer",
+    "rouge_l": "ROUGE-L",
+    "perplexity": "perplexity of the reference",
+    "empty": "empty answers",
+}
+
+
+def _domains() -> Result:
+    found: Result = result("knowledgesg_domains", "intel-xeon-amx-2-cores")["domains"]
+    return found
+
+
+def _knowledgesg(domain: str) -> str:
+    """Every arm's scores in one domain, and how many pairs taught it."""
+    found = _domains()[domain]
+    taught = {Arm(arm).heading: count for arm, count in found["server"]["pairs"].items()}
+    measures = [name for name in _MEASURES if name in next(iter(found["scores"].values()))]
+    rows = [
+        [arm, str(taught.get(arm, "-")), *(cell(scores.get(name)) for name in measures)]
+        for arm, scores in found["scores"].items()
+    ]
+    return table(["the base model", "pairs taught", *(_MEASURES[name] for name in measures)], rows)
+
+
+def knowledgesg_finance() -> str:
+    """Sentiment of sentences on companies."""
+    return _knowledgesg("finance")
+
+
+# A step of a run: what it is called here, and the beginning of its own title.
+_KNOWLEDGESG_STEPS = {
+    "tune": ("private training", "Fine-tuning an adapter"),
+    "write": ("instructions and answers of all arms", "Writing instructions"),
+    "distil": ("teaching of all served arms", "Teaching adapters"),
+    "evaluate": ("scores of all arms, and the arm `private`", "Loading the adapter"),
+}
+
+
+def knowledgesg_costs() -> str:
+    """Seconds of each step, and the most memory that the process held in it."""
+    runs = {name: run for name, run in _domains().items() if "seconds" in run}
+    rows = []
+    for step, (said, title) in _KNOWLEDGESG_STEPS.items():
+        row = [said]
+        for run in runs.values():
+            (seconds,) = (taken for name, taken in run["seconds"].items() if name.endswith(f": {step}"))
+            row += [f"{seconds:.0f} s", f"{_most(run['peaks_mib'], title) / 1024:.1f} GiB"]
+        rows.append(row)
+    return table(["", *(column for name in runs for column in (name, "memory"))], rows)
+
+
+def knowledgesg_names() -> str:
+    """Planted names that come back after each training."""
+    return names_table(_domains()["medicine"]["names"])
+
+
 BLOCKS: dict[str, Callable[[], str]] = {
     "fdkt": fdkt,
     "fedcot": fedcot,
     "post": post,
     "post-costs": post_costs,
     "post-memory": post_memory,
+    "knowledgesg-finance": knowledgesg_finance,
+    "knowledgesg-costs": knowledgesg_costs,
+    "knowledgesg-names": knowledgesg_names,
 }

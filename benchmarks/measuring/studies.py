@@ -114,6 +114,25 @@ def cell(value: Mapping[str, Any] | None) -> str:
     return f"{value['mean']:.3f}{deviation} ({value['seeds']})"
 
 
+def names_table(names: Mapping[str, Mapping[str, Any]]) -> str:
+    """How many names came back after each training, with the untrained model's, as Markdown."""
+    lines = ["| trained | guarantee | names back | with the control taken off | untrained | chance |"]
+    lines.append("| --- |" + " --- |" * 5)
+    for name, found in names.items():
+        count, chance = found["records"], found["chance"]
+
+        def share(hits: int, low: float, high: float, of: int = count) -> str:
+            return f"{hits / of:.0%} ({low:.0%} to {high:.0%})"
+
+        lines.append(
+            f"| {name}, {found['training']['steps']} steps | {found['guarantee'].partition(', record')[0]} | "
+            f"{share(found['hits'], found['low'], found['high'])} | "
+            f"{share(found['relative'], found['relative_low'], found['relative_high'])} | "
+            f"{share(found['control_hits'], found['control_low'], found['control_high'])} | {chance:.0%} |"
+        )
+    return "\n".join(lines)
+
+
 def machine() -> dict[str, Any]:
     """Processor, its instructions, cores and versions; no name and no path of the machine."""
     import torch

@@ -146,7 +146,8 @@ def test_the_head_meets_its_target() -> None:
 
 
 def pages() -> tuple[str, ...]:
-    return "README.md", "docs/costs.md", "docs/methods/fdkt.md", "docs/methods/fedcot.md", "docs/methods/post.md"
+    methods = tuple(f"docs/methods/{name}.md" for name in ("fdkt", "fedcot", "post", "knowledgesg"))
+    return "README.md", "docs/costs.md", *methods
 
 
 @pytest.mark.parametrize("page", pages())
