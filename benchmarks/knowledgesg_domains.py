@@ -25,6 +25,7 @@ import math
 import os
 import random
 import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -163,6 +164,18 @@ def gathered(report: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def held_out_labels(config: RunConfig) -> dict[str, int]:
+    """How many held-out rows have each label, by name; none where responses are free."""
+    assert config.evaluation is not None
+    column, labels = config.evaluation.data.label, config.clients[0].data.labels
+    if column is None or labels is None:
+        return {}
+    lines = Path(str(config.evaluation.data.path)).read_text(encoding="utf-8").splitlines()
+    counts = Counter(str(json.loads(line)[column]) for line in lines)
+    names = config.method_config.get("label_names", {})
+    return {names.get(label, label): counts[label] for label in labels}
+
+
 def show(domains: Mapping[str, Mapping[str, Any]]) -> str:
     """A table for each domain, as Markdown: every arm with every metric."""
     lines: list[str] = []
@@ -281,6 +294,7 @@ def main() -> None:
             if RunDirectory.is_run(folder):
                 closing = config.method_config["professional"].get("closing")
                 found = gathered(build_report(folder)) | {"peaks_mib": peaks(folder), "closing": closing}
+                found["held_out"] = held_out_labels(config)
                 known[domain] = known.get(domain, {}) | found
         result = {
             "machine": machine(),

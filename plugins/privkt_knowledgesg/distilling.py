@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -27,6 +28,7 @@ from privkt_knowledgesg.answering import answer
 from privkt_knowledgesg.arms import Arm
 from privkt_knowledgesg.config import KnowledgeSGConfig, SeedsConfig
 from privkt_knowledgesg.pairs import Pair, PairTemplate
+from privkt_knowledgesg.scoring import label_in
 from privkt_knowledgesg.seeds import Seed, public_seeds
 from privkt_knowledgesg.writing import Writer, Written
 
@@ -106,6 +108,8 @@ class Server:
                 "with --resume (writing again costs no budget)"
             )
         self.report["pairs"] = {arm.value: len(pairs) for arm, pairs in found.items()}
+        if self.names is not None:  # a class that the professional model hardly ever names cannot be learnt from it
+            self.report["labels"] = {arm.value: labels_of(pairs, self.names) for arm, pairs in found.items()}
         self.report["licence of the professional model"] = self.config.professional.licence or "not given"
         self.report["layout"] = "chat" if self.chat else "continue"
         return found
@@ -200,6 +204,12 @@ def to_texts(arms: dict[Arm, tuple[Pair, ...]]) -> Texts:
         None,
         {RESPONSE: tuple(pair.response for _, pair in rows), ARM: tuple(arm for arm, _ in rows)},
     )
+
+
+def labels_of(pairs: Iterable[Pair], names: Mapping[str, str]) -> dict[str, int]:
+    """How many responses say each label, by name, in the order of `names`; one that says none is not counted."""
+    counts = Counter(label_in(pair.response, names) for pair in pairs)
+    return {name: counts[label] for label, name in names.items()}
 
 
 def from_texts(texts: Texts, arm: Arm) -> tuple[Pair, ...]:

@@ -67,6 +67,13 @@ def test_rows_are_drawn_of_the_whole_file_and_always_the_same(benchmark, options
     assert places != sorted(places)
 
 
+def test_held_out_labels_are_counted_where_there_are_labels(benchmark, options):
+    path = options.data / "financial_phrasebank" / "test.jsonl"
+    path.write_text("".join(json.dumps({"text": "t", "label_text": "neutral"}) + "\n" for _ in range(24)))
+    found = {domain: benchmark.held_out_labels(benchmark.settings(options, domain)) for domain in benchmark.SIZES}
+    assert found == {"medicine": {}, "finance": {"negative": 0, "neutral": 24, "positive": 0}}
+
+
 def test_the_table_has_every_arm_and_metric(benchmark):
     def value(mean):
         return {"mean": mean, "deviation": 0.0, "seeds": 1}

@@ -1,6 +1,7 @@
 """Labels in answers, judges in both orders, and what else arms are measured by."""
 
 import math
+from dataclasses import replace
 
 import pytest
 from ksg_fakes import Base, Professional, adapter, rows
@@ -207,3 +208,32 @@ def test_an_answer_ends_where_another_text_of_the_template_begins(written):
 
     template = make_pair_template(PairTemplateConfig(name="chatdoctor"))
     assert answers_of(Says(), ["p"], template, 16) == ["Rest."]
+
+
+class Appraiser(Professional):
+    """Says something of every instruction, and never the label 1."""
+
+    def said(self, prompt):
+        return "It is negative." if len(prompt) % 2 else "POSITIVE"
+
+
+def test_the_report_counts_the_labels_of_what_was_taught_so_that_a_missing_class_is_seen(block, make_server):
+    changes = {"fields": {"response": "label"}, "label_names": NAMES, "baselines": ["dp-pairs", "teacher-on-seeds"]}
+    method = KnowledgeSG(KnowledgeSGConfig.model_validate(block(**changes)))
+    server = make_server("a", professional=Appraiser())
+    server.clients["a"] = replace(server.clients["a"], labels=("0", "1", "2"))
+    method.write(server, {"a": adapter(1.0)})
+    report = server.state.load_json("report")["a"]
+    (texts,) = (server.state.load(name) for name in server.state.names() if name.startswith("pairs-"))
+    taught = list(zip(texts.columns["arm"], texts.columns["response"], strict=True))
+    for arm in ("knowledgesg", "teacher-on-seeds"):
+        assert list(report["labels"][arm]) == list(NAMES.values())
+        assert report["labels"][arm] == {name: taught.count((arm, name)) for name in NAMES.values()}
+        assert sum(report["labels"][arm].values()) == report["pairs"][arm] > 0
+        assert report["labels"][arm][NAMES["1"]] == 0
+    # Written without a teacher, and no label is in it: counted among the pairs, and for none of the labels.
+    assert report["pairs"]["dp-pairs"] > 0 == sum(report["labels"]["dp-pairs"].values())
+    free = KnowledgeSG(KnowledgeSGConfig.model_validate(block(baselines=[])))
+    other = make_server("a", place="-free")
+    free.write(other, {"a": adapter(1.0)})
+    assert "labels" not in other.state.load_json("report")["a"]
