@@ -115,7 +115,9 @@ class ProfessionalConfig(_Block):
 
 class StudentConfig(_Block):
     """The server's ordinary fine-tune on the answered instructions. `start`: "base" makes a new adapter, "adapter" goes
-    on with the one that arrived, whatever its rank."""
+    on with the one that arrived, whatever its rank. `epochs`: passes over `writing.count` pairs; every training sees so
+    many examples, in more passes where it has fewer pairs, so that none without private data depends on what the
+    arrived adapter wrote."""
 
     start: Literal["base", "adapter"] = "base"
     epochs: float = Field(default=3.0, gt=0)

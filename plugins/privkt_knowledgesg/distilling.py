@@ -225,8 +225,9 @@ def _with_response(pairs: Sequence[Pair]) -> tuple[Pair, ...]:
 class Teaching:
     """Step 5 for every client: adapters taught by what was written and answered for it, or for all clients together.
 
-    Every arm's training sees as many examples as KnowledgeSG's, so that none is worse for having fewer pairs to pass
-    over; those that come from the released adapter start where KnowledgeSG does.
+    Every arm's training sees equally many examples, so that none is worse for having fewer pairs to pass over: as many
+    as were asked for, not as KnowledgeSG has, or arms without private data would depend on the released adapter. Those
+    that come from it start where KnowledgeSG does.
     """
 
     def __init__(self, site: ServerSite, config: KnowledgeSGConfig, template: PairTemplate) -> None:
@@ -255,6 +256,7 @@ class Teaching:
         start = None
         if arm.is_released and self.config.student.start == "adapter":
             start = self.site.state.load(f"adapter-{self._names[client]}")
+        asked = self.config.writing.count * (len(self._names) if shares else 1)
         folder = self.site.folder / ("together" if shares else self._names[client]) / arm.value
         return train_student(
             self.site.model("base"),
@@ -262,7 +264,7 @@ class Teaching:
             self.template,
             self.config,
             adapter=start,
-            shown=math.ceil(self.config.student.epochs * len(self._pairs(client, Arm.KNOWLEDGESG))),
+            shown=math.ceil(self.config.student.epochs * asked),
             folder=folder,
             seed=self.site.seed,
             progress=self.site.progress,

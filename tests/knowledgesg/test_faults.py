@@ -15,7 +15,7 @@ from privkt_knowledgesg.planning import training_plan
 from privkt_knowledgesg.seeds import Origin, Seed, SeedPicker, own_seeds, public_seeds
 from privkt_knowledgesg.tuning import need_moved
 
-from privkt.contracts import BackendError, PublicFacts, Rows, Texts
+from privkt.contracts import BackendError, Generation, PublicFacts, Rows, Texts
 from privkt.privacy import Budget, RefusedInput, compose, epsilon, poisson_gaussian_event
 
 EVERY = [
@@ -176,16 +176,41 @@ def test_the_student_starts_where_it_is_told_to(play, start, found):
     assert begun == [None, found, found, None, None, found]
 
 
-def test_every_arm_is_trained_as_long_as_knowledgesg_and_the_private_one_as_long_as_the_adapter(play):
+def test_every_arm_is_trained_equally_long_and_the_private_one_as_long_as_the_adapter(play):
     played = play(rows(0, 24), student={"epochs": 2.5, "batch_size": 4}, tuning={"epochs": 5})
     trained = [(len(examples), recipe) for examples, recipe, *_ in played.server_base.log["trained"]]
-    shown = math.ceil(2.5 * trained[-1][0])
     assert len({size for size, _ in trained}) > 1
     for size, recipe in trained:
-        # as backends count examples and steps
-        assert (math.ceil(recipe.epochs * size), math.ceil(recipe.epochs * size / 4)) == (shown, math.ceil(shown / 4))
+        # as backends count examples and steps: of the twelve instructions that `writing.count` asks for
+        assert (math.ceil(recipe.epochs * size), math.ceil(recipe.epochs * size / 4)) == (30, 8)
     (private,) = [recipe for _, recipe, privacy, _ in played.base.log["trained"] if privacy is None]
     assert (private.epochs, private.batch_size) == (5, 4)
+
+
+def test_arms_without_private_data_do_not_depend_on_the_adapter_that_arrived(block, make_client, make_server):
+    """Neither in their pairs nor in how long they are taught: what the adapter wrote may be all there is of it."""
+
+    class Terse(Base):
+        def generate(self, prompts, sampling, progress=None):
+            found = super().generate(prompts, sampling, progress)
+            one = Generation("I have had a cough in my chest for days, what should I do?\n\n### Response:\nRest.")
+            return found if self.weights is None else [one] * len(found)
+
+    free = ("self-instruct", "teacher-on-seeds", "no-private-data")
+    method = KnowledgeSG(KnowledgeSGConfig.model_validate(block(baselines=list(free))))
+    seen = []
+    for base, place in ((Base(), "-many"), (Terse(), "-one")):
+        server = make_server("a", base=base, place=place)
+        method.write(server, {"a": adapter(1.0)})
+        parcel = method.distil(server)["a"]
+        texts = parcel.items["texts"]
+        counts = [texts.columns["arm"].count(arm) for arm in (*free, "knowledgesg")]
+        seen.append((counts, [recipe for _, recipe, *_ in base.log["trained"]], [parcel.items[arm] for arm in free]))
+    (many, recipes, adapters), (one, others, same) = seen
+    assert many[:3] == one[:3]
+    assert many[3] > one[3]
+    assert recipes[:3] == others[:3]
+    assert [found.files for found in adapters] == [found.files for found in same]
 
 
 def test_copies_are_looked_for_in_all_that_the_adapter_wrote_and_came_back(play):
