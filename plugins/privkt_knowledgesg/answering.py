@@ -10,17 +10,25 @@ from pathlib import Path
 from privkt.contracts import Backend, ChatTurn, Progress, Prompt, Sampling
 from privkt.synthesis.asking import ask
 from privkt.synthesis.filters import FilterReport, strip_decoration
+from privkt.synthesis.words import count_words
 from privkt_knowledgesg.config import ProfessionalConfig
 from privkt_knowledgesg.pairs import Pair, PairTemplate
 from privkt_knowledgesg.scoring import label_in
 
-# How models decline; a doctor who says that a patient cannot do something declines nothing.
+# How models decline; a doctor who is sorry, or says that a patient cannot do something, declines nothing.
+_VERBS = r"(?:help|assist|answer|provide|comply|fulfil|respond|offer|give|comment|diagnose|discuss|advise)"
+_CANNOT = (
+    r"i\s*(?:(?:can|could)\s*(?:no|['’])t|can not|could not|couldn['’]t|won['’]t|will not|must decline|have to decline"
+    r"|(?:am|['’]m)\s+(?:unable|not able|not qualified|not allowed|an ai|just an ai))\b"
+    rf"|i\s+(?:do not|don['’]t)\s+(?:have|know|feel|{_VERBS})\b|as\s+an?\s+(?:ai|artificial|(?:large )?language)\b"
+)
 _REFUSAL = re.compile(
-    r"^\W*(?:i(?:['’]m| am)\s+(?:very\s+|really\s+)?(?:sorry|afraid|unable|not able)\b"
-    r"|(?:sorry|apologies|unfortunately)\W+(?:but\s+)?(?:as\b|i\s+(?:can|could|am|do)\W?(?:not|n['’]t|['’]t)?\b)"
-    r"|i\s+(?:can(?:no|['’])t|can not|won['’]t|will not|do not|don['’]t)\s+"
-    r"(?:help|assist|answer|provide|comply|fulfil|respond|offer|give|comment)\b"
-    r"|as\s+an?\s+(?:ai|artificial intelligence|(?:large )?language model)\b)",
+    # sorry, and in the same sentence what for
+    r"^\W*(?:i(?:['’]m| am)\s+)?(?:(?:very|really|so|truly)\s+)?(?:sorry|afraid|(?:my )?(?:sincere )?apologies"
+    rf"|i (?:sincerely )?apologi[sz]e|unfortunately)\b(?:\W*$|[^.!?\n]{{0,80}}?\b(?:{_CANNOT}))"
+    rf"|^\W*i\s+(?:can(?:no|['’])t|can not|won['’]t|will not|do not|don['’]t)\s+{_VERBS}\b"
+    r"|^\W*i(?:['’]m| am)\s+(?:unable|not able|not qualified|not allowed)\b|^\W*i\s+(?:must|have to)\s+decline\b"
+    r"|^\W*(?:as|i(?:['’]m| am)(?: just)?)\s+an?\s+(?:ai|artificial intelligence|(?:large )?language model)\b",
     re.I,
 )
 
@@ -28,13 +36,17 @@ _REFUSAL = re.compile(
 def is_refusal(answer: str) -> bool:
     """Whether an answer declines to answer.
 
-    Edge cases: "I'm sorry to hear that, ..." goes on to an answer and is none; nor is a refusal that is only quoted.
+    Edge cases: "I'm sorry to hear that, ..." and "I'm afraid that is a broken toe" go on to an answer and are none; nor
+        is a refusal that is only quoted.
     """
-    if re.match(
-        r"^\W*(?:i['’]?\s*a?m\s+|very\s+|so\s+)*sorry\s+(?:to\s+hear|for\s+your|that\s+you|about)\b", answer, re.I
-    ):
-        return False
     return bool(_REFUSAL.match(answer))
+
+
+def closing_words(config: ProfessionalConfig, names: Mapping[str, str] | None) -> str:
+    """What the professional model reads behind each instruction; `names` are those of labels, if one is wanted."""
+    if config.closing is None and names is not None:  # one that reasons first may not come to a label in `max_tokens`
+        return f"Answer with one of these words alone: {', '.join(names.values())}."
+    return config.closing or ""
 
 
 def answer(
@@ -54,9 +66,7 @@ def answer(
 
     `names`: those of labels, if a response is to become one of them.
     """
-    closing = config.closing
-    if closing is None and names is not None:  # a model that reasons first may not come to a label in `max_tokens`
-        closing = f"Answer with one of these words alone: {', '.join(names.values())}."
+    closing = closing_words(config, names)
     end = f"\n\n{closing}" if closing else ""
     prompts: list[Prompt] = [_prompt(pair.question + end, template, chat=chat) for pair in questions]
     sampling = Sampling(
@@ -77,7 +87,7 @@ def answer(
             dropped["empty response"] += 1
         elif is_refusal(text):
             dropped["refusal"] += 1
-        elif len(text.split()) < config.min_words:
+        elif count_words(text) < config.min_words:
             dropped["response too short"] += 1
         elif names is None:
             pairs.append(Pair(pair.question, text))

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from privkt.config import DataConfig
 from privkt.contracts import MethodConfig, Recipe
-from privkt.synthesis.finetune import TrainingConfig
+from privkt.synthesis.finetune import Schedule, TrainingConfig
 from privkt_knowledgesg.arms import Arm
 from privkt_knowledgesg.pairs import FieldsConfig, PairTemplateConfig
 from privkt_knowledgesg.seeds import Origin
@@ -125,7 +125,7 @@ class StudentConfig(_Block):
     learning_rate: float = Field(default=2e-4, gt=0)
     weight_decay: float = Field(default=0.0, ge=0)
     max_length: int = Field(default=512, ge=8)
-    schedule: str = "cosine"
+    schedule: Schedule = "cosine"
     lora: dict[str, Any] = Field(default_factory=lambda: {"rank": 16, "alpha": 32})
 
     def recipe(self, seed: int) -> Recipe:
@@ -173,6 +173,15 @@ class KnowledgeSGConfig(MethodConfig):
     together: bool = False
     baselines: tuple[Arm, ...] = (Arm.BASE, Arm.DP_ADAPTER, Arm.NO_PRIVATE)
     canaries: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _names_where_there_are_labels(self) -> KnowledgeSGConfig:
+        if self.label_names and self.fields.response != "label":
+            raise ValueError(
+                f"label_names stand for labels, and fields.response is the column {self.fields.response!r}; write "
+                "`response: label`, or remove label_names"
+            )
+        return self
 
     @model_validator(mode="after")
     def _seeds_where_they_are_needed(self) -> KnowledgeSGConfig:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from privkt.contracts import ChatTurn, Generation, Prompt
 from privkt.synthesis.filters import FilterReport
 from privkt.synthesis.similarity import NearDuplicates, TfidfNearness, rouge_l
+from privkt.synthesis.words import count_words
 from privkt_knowledgesg.config import FilterConfig
 from privkt_knowledgesg.pairs import Pair, PairTemplate
 from privkt_knowledgesg.seeds import Seed
@@ -53,15 +54,23 @@ class InstructionFilter:
         return kept
 
     def to_json(self) -> dict[str, object]:
-        """Counts for the report."""
-        return {**self.report.to_json(), "unreadable_judgements": self.unreadable}
+        """Counts for the report; `duplicate_rate`: the share of exact and near duplicates in all that was written."""
+        copies = sum(self.report.dropped.get(reason, 0) for reason in ("exact duplicate", "near duplicate"))
+        return {
+            **self.report.to_json(),
+            "unreadable_judgements": self.unreadable,
+            "duplicate_rate": copies / self.report.came if self.report.came else 0.0,
+        }
 
     def _shortened(self, pair: Pair) -> str:
-        """An instruction that ran out of tokens, up to its last whole sentence if that is what the config wants."""
-        if pair.response or self.config.unfinished == "keep":
-            return pair.question
+        """An instruction that ran out of tokens, up to its last whole sentence if that is what the config wants.
+
+        Edge cases: with a response the instruction is whole, and the response was cut: trimming leaves both.
+        """
         if self.config.unfinished == "drop":
             return ""
+        if pair.response or self.config.unfinished == "keep":
+            return pair.question
         ends = [match.end() for match in _SENTENCE_END.finditer(pair.question)]
         return pair.question[: ends[-1]] if ends else ""
 
@@ -69,7 +78,7 @@ class InstructionFilter:
         text, config = pair.question, self.config
         if not any(c.isalnum() for c in text) or not self.template.is_clean(text):
             return "malformed"
-        words = len(text.split())
+        words = count_words(text)
         if words < config.min_words:
             return "too short"
         if words > config.max_words:

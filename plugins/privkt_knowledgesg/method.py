@@ -112,8 +112,7 @@ class KnowledgeSG(TransferMethod):
 
     def plan(self, facts: PublicFacts, budget: Budget) -> Plan:
         """The adapter's training, the questions to the professional model, what crosses."""
-        self._names(facts.labels)
-        return planning.make_plan(self.config, self._template(), facts, budget)
+        return planning.make_plan(self.config, self._template(), facts, budget, self._names(facts.labels))
 
     def public_data(self) -> Sequence[DataConfig]:
         """The seeds."""
@@ -124,8 +123,8 @@ class KnowledgeSG(TransferMethod):
         read_pairs(rows, self.config.fields, self._names(facts.labels))
 
     def context_needed(self, facts: PublicFacts) -> Mapping[str, int]:
-        """What prompts and answers of declared lengths take."""
-        return planning.context_needed(self.config, self._template())
+        """What prompts and answers of declared lengths take, with the public seeds as they are."""
+        return planning.context_needed(self.config, self._template(), self._names(facts.labels))
 
     def comparison(self) -> KnowledgeSGConfig:
         """Every baseline of the method's page."""

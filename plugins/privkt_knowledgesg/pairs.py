@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, model_validator
 
 from privkt.contracts import Example, Rows
 from privkt.privacy import RefusedInput
@@ -27,6 +27,7 @@ _LAYOUTS = {
     "chat": "{preamble}<|user|>\n{question}\n<|assistant|>\n{response}",
     "chat-task": "{preamble}<|system|>\n{task}\n<|user|>\n{question}\n<|assistant|>\n{response}",
 }
+_PLACES = re.compile(r"(\{preamble\}|\{task\})")
 _JOINED = "\n\n### Input:\n"
 # A heading of the writer's own invention ("### Output:"), where headings are what a template's parts begin with: no
 # instruction goes on behind it. An input does: rows with instructions of their own have one. Responses keep theirs.
@@ -42,7 +43,7 @@ class PairTemplateConfig(_Block):
 
     `task` is one instruction for all rows ("What is the sentiment of this news? ..."); the row is then its input.
     `preamble` replaces the built-in first line. `layout`, for `name: custom`, holds `{question}` and, last,
-    `{response}`.
+    `{response}`; `{task}` and `{preamble}` where these are given.
     """
 
     name: Literal["alpaca", "chatdoctor", "chat", "custom"] = "alpaca"
@@ -61,6 +62,15 @@ class FieldsConfig(_Block):
     response: str = "response"
     instruction: str | None = None
     messages: bool = False
+
+    @model_validator(mode="after")
+    def _one_place_for_a_pair(self) -> FieldsConfig:
+        if self.messages and (self.instruction is not None or self.response != "response"):
+            raise ValueError(
+                "messages: conversations hold question and response, so that neither `instruction` nor `response` is "
+                "read; remove them, or `messages`"
+            )
+        return self
 
     def columns(self) -> dict[str, str]:
         """{key of this block: the further column that it names}."""
@@ -168,9 +178,21 @@ def make_pair_template(config: PairTemplateConfig) -> PairTemplate:
     preamble = config.preamble
     if preamble is None:
         preamble = "" if config.name in ("chat", "custom") else _PREAMBLE_INPUT if task else _PREAMBLE
-    layout = layout.replace("{preamble}", preamble).replace("{task}", task)
-    opening, _, rest = layout.partition("{question}")
-    return PairTemplate(opening, rest.removesuffix("{response}"), task)
+    for key, given in (("task", config.task), ("preamble", config.preamble)):
+        if config.name == "custom" and given and f"{{{key}}}" not in layout:
+            raise RefusedInput(
+                f"template.{key}: a custom layout must say where it stands, and has no {{{key}}}; write it into "
+                "template.layout, or remove the key"
+            )
+    # Parted before anything is put in: a task may have braces of its own.
+    opening, middle = (
+        _filled(part, preamble, task) for part in layout.removesuffix("{response}").split("{question}", 1)
+    )
+    return PairTemplate(opening, middle, task)
+
+
+def _filled(part: str, preamble: str, task: str) -> str:
+    return "".join({"{preamble}": preamble, "{task}": task}.get(piece, piece) for piece in _PLACES.split(part))
 
 
 def read_pairs(rows: Rows, fields: FieldsConfig, names: Mapping[str, str]) -> list[Pair]:

@@ -6,9 +6,10 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 
-from privkt.contracts import Backend, Sampling
+from privkt.contracts import Backend, Sampling, Score
 from privkt.synthesis.labels import normalised
 from privkt.synthesis.similarity import rouge_l
+from privkt.synthesis.words import whole_word
 from privkt_knowledgesg.pairs import Pair, PairTemplate
 
 
@@ -24,7 +25,8 @@ def label_in(answer: str, names: Mapping[str, str]) -> str | None:
 
     Edge cases: "Positive.", "it is positive" -> positive; "not sure" -> None. A name within another ("neutral" in
         "neutrality") counts, a longer one before a shorter at the same place; but one of digits or of one or two
-        letters is a word of its own: "in 2019: 5 stars" is no 1.
+        letters is a word of its own: "in 2019: 5 stars" is no 1. Several letters of a script without spaces may stand
+        anywhere.
     """
     said = normalised(answer)
     places = [(_place(normalised(name), said), -len(name), label) for label, name in names.items()]
@@ -38,7 +40,7 @@ def _place(name: str, said: str) -> int:
         return -1
     if len(name) > 2 and not name.isdigit():
         return said.find(name)
-    found = re.search(rf"(?<!\w){re.escape(name)}(?!\w)", said)
+    found = re.search(whole_word(name), said)
     return -1 if found is None else found.start()
 
 
@@ -72,13 +74,16 @@ def perplexity(model: Backend, prompts: Sequence[str], references: Sequence[str]
 
 
 def instruction_following_difficulty(model: Backend, pairs: Sequence[Pair], template: PairTemplate) -> list[float]:
-    """Perplexity of each response after its instruction over that without it; below 1 the instruction helps.
+    """Mean loss a token of each response after its instruction over that without it; below 1 the instruction helps.
 
-    References: Li et al. 2024, From Quantity to Quality (IFD), section 2.
+    Edge cases: nan for an empty response, and for one that the model finds certain without any instruction.
+    References: Li et al. 2024, From Quantity to Quality (IFD), section 2: a ratio of losses, not of perplexities.
     """
     responses = [pair.response for pair in pairs]
     after = model.score([template.prompt(pair.question) for pair in pairs], responses)
     alone = model.score([template.response_mark + "\n"] * len(pairs), responses)
-    return [
-        math.exp(b.logprob / max(b.tokens, 1) - a.logprob / max(a.tokens, 1)) for a, b in zip(after, alone, strict=True)
-    ]
+    return [_loss(a) / _loss(b) if b.logprob else math.nan for a, b in zip(after, alone, strict=True)]
+
+
+def _loss(score: Score) -> float:
+    return -score.logprob / max(score.tokens, 1)

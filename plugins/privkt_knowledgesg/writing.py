@@ -67,7 +67,10 @@ class Writer:
         while len(kept) < rule.count and draws < most:
             asked = min(rule.count - len(kept), most - draws)
             own = own_seeds(kept)
-            prompts: list[Prompt] = [self.template.writing_prompt(picker.pick(own)) for _ in range(asked)]
+            prompts: list[Prompt] = [
+                self.template.writing_prompt([self._shown(seed, pairs) for seed in picker.pick(own)])
+                for _ in range(asked)
+            ]
             answers = ask(
                 model,
                 prompts,
@@ -101,6 +104,11 @@ class Writer:
             Pair(pair.question, self.template.read(pair.question + self.template.middle + answer.text).response)
             for pair, answer in zip(pairs, answers, strict=True)
         )
+
+    @staticmethod
+    def _shown(seed: Pair, pairs: bool) -> Pair:
+        """A seed's response shows how one is written, and only takes room where none is."""
+        return seed if pairs else Pair(seed.question)
 
     def _read(self, answer: Generation, pairs: bool) -> Pair:
         found = self.template.read(answer.text)

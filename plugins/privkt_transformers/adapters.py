@@ -10,8 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import (
+    LoraConfig,
+    PeftConfig,
+    PeftModel,
+    get_peft_model,
+    get_peft_model_state_dict,
+    set_peft_model_state_dict,
+)
 from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
 from torch import nn
 
 from privkt.contracts import Adapter, BackendError, SoftPrompt
@@ -42,21 +50,36 @@ def resume_adapter(network: nn.Module, adapter: Adapter, name: str) -> PeftModel
 
 
 def _wrapped(network: nn.Module, adapter: Adapter, name: str, *, trainable: bool) -> PeftModel:
+    """The network wrapped by PEFT. Weights are never on disk: they may be those of a training without privacy."""
+    for file in (CONFIG, WEIGHTS):
+        if file not in adapter.files:
+            raise BackendError(f"adapter: it must hold {file}, and it does not; train it again")
+    try:
+        tensors = load_tensors(adapter.files[WEIGHTS])
+        with quiet_transformers():
+            config = _settings(adapter.files[CONFIG])
+            config.inference_mode = not trainable
+            wrapped = get_peft_model(network, config, autocast_adapter_dtype=trainable)
+            set_peft_model_state_dict(wrapped, tensors)
+            missing = get_peft_model_state_dict(wrapped).keys() ^ tensors.keys()
+    except (ValueError, KeyError, RuntimeError, TypeError, AttributeError) as error:
+        raise BackendError(
+            f"adapter: it must fit {name!r}, and PEFT raised {type(error).__name__}; use it over the model that it was "
+            "trained on"
+        ) from None
+    if missing:
+        raise BackendError(
+            f"adapter: it must fit {name!r}, and they differ in {len(missing)} tensors, one is {min(missing)!r}; use "
+            "it over the model that it was trained on"
+        )
+    return wrapped if trainable else wrapped.eval()
+
+
+def _settings(content: bytes) -> PeftConfig:
+    """The settings that PEFT reads in adapter_config.json."""
     with tempfile.TemporaryDirectory(prefix="privkt-") as folder:
-        for file in (CONFIG, WEIGHTS):
-            if file not in adapter.files:
-                raise BackendError(f"adapter: it must hold {file}, and it does not; train it again")
-            Path(folder, file).write_bytes(adapter.files[file])
-        try:
-            with quiet_transformers():
-                return PeftModel.from_pretrained(
-                    network, folder, is_trainable=trainable, autocast_adapter_dtype=trainable
-                )
-        except (ValueError, KeyError, RuntimeError) as error:
-            raise BackendError(
-                f"adapter: it must fit {name!r}, and PEFT raised {type(error).__name__}; use it over the model that it "
-                "was trained on"
-            ) from None
+        Path(folder, CONFIG).write_bytes(content)
+        return PeftConfig.from_pretrained(folder)
 
 
 def with_soft_prompt(base: Loaded, prompt: SoftPrompt) -> Loaded:
@@ -115,10 +138,11 @@ def _linear_names(network: Any) -> tuple[str, ...]:
 def adapter_files(wrapped: PeftModel, name: str) -> Adapter:
     """A trained adapter as PEFT's three files, with the model's public name in place of any path."""
     with tempfile.TemporaryDirectory(prefix="privkt-") as folder:
-        with quiet_transformers():
-            wrapped.save_pretrained(folder)
+        wrapped.peft_config["default"].save_pretrained(folder)
         config: dict[str, Any] = json.loads(Path(folder, CONFIG).read_text(encoding="utf-8"))
-        weights = Path(folder, WEIGHTS).read_bytes()
+    with quiet_transformers():
+        tensors = get_peft_model_state_dict(wrapped)
+    weights = save_tensors({name: tensor.contiguous() for name, tensor in tensors.items()}, metadata={"format": "pt"})
     config.update(base_model_name_or_path=name, inference_mode=True)
     readme = f"A PEFT adapter for {name}, trained with privkt.\n"
     files: Mapping[str, bytes] = {

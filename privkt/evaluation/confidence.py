@@ -73,4 +73,4 @@ class Share:
 def need_confidence(confidence: float) -> None:
     """Raises: RefusedInput, outside (0, 1)."""
     if not 0 < confidence < 1:
-        raise RefusedInput(f"audit: confidence must lie in (0, 1), got {confidence!r}; 0.99 is usual")
+        raise RefusedInput(f"confidence must lie in (0, 1), got {confidence!r}; 0.99 is usual")

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from privkt.contracts import Backend
+from privkt.contracts import Backend, BackendError
+from privkt.evaluation.confidence import Share, need_confidence
 from privkt.privacy import RefusedInput
 
 
@@ -33,9 +34,10 @@ class Planted:
 class Reconstruction:
     """How often the true name scores highest among the candidates.
 
-    Units: `low` and `high` hold the true rate with the stated `confidence`; `chance` is that of guessing blindly.
-    `relative`: hits of a second attack, that takes the untrained control's score off, with its own interval;
-    `control_hits`: those of the control, attacked like the model. Which attack is quoted is to be said beforehand.
+    Units: `low` and `high` hold the true rate with the stated `confidence` (Clopper and Pearson 1934); `chance` is that
+    of guessing blindly. `relative`: hits of a second attack, that takes the untrained control's score off, with its own
+    interval; `control_hits`: those of the control, attacked like the model. Which attack is quoted is to be said
+    beforehand.
     """
 
     records: int
@@ -80,8 +82,10 @@ def name_reconstruction(
     `control`: the same model untrained; it shows what can be guessed without having seen the data.
     Edge cases: equal scores are decided by lot. White space that ends a prefix is scored with the name, since most
         tokenizers have it in a word's first token, and a text cut behind it is another than the one trained on.
-    Raises: RefusedInput, for fewer than two candidates, repeated ones, or a record whose name is not among them.
+    Raises: RefusedInput, for fewer than two candidates, repeated ones, a record whose name is not among them, or a
+        `confidence` outside (0, 1); BackendError, for a model whose scores are no numbers.
     """
+    need_confidence(confidence)
     names = list(candidates)
     if len(set(names)) != len(names) or len(names) < 2:
         raise RefusedInput(f"candidates: must be at least two different names, got {len(names)}; correct the list")
@@ -91,38 +95,25 @@ def name_reconstruction(
         )
     scores = _scores(model, records, names)
     hits = _hits(scores, records, names, seed)
-    low, high = clopper_pearson(hits, len(records), confidence)
-    found = Reconstruction(len(records), len(names), hits, hits / len(records), low, high, confidence, 1 / len(names))
+    share = Share.counted(hits, len(records), confidence)
+    found = Reconstruction(
+        len(records), len(names), hits, share.value, share.low, share.high, confidence, 1 / len(names)
+    )
     if control is None:
         return found
     untrained = _scores(control, records, names)
     lifted = [[a - b for a, b in zip(one, two, strict=True)] for one, two in zip(scores, untrained, strict=True)]
     relative, control_hits = _hits(lifted, records, names, seed), _hits(untrained, records, names, seed)
-    bounds = clopper_pearson(relative, len(records), confidence)
-    control_bounds = clopper_pearson(control_hits, len(records), confidence)
+    lift, blind = (Share.counted(count, len(records), confidence) for count in (relative, control_hits))
     return replace(
         found,
         relative=relative,
-        relative_low=bounds[0],
-        relative_high=bounds[1],
+        relative_low=lift.low,
+        relative_high=lift.high,
         control_hits=control_hits,
-        control_low=control_bounds[0],
-        control_high=control_bounds[1],
+        control_low=blind.low,
+        control_high=blind.high,
     )
-
-
-def clopper_pearson(hits: int, trials: int, confidence: float = 0.95) -> tuple[float, float]:
-    """The exact interval of a rate.
-
-    Guarantee: holds the true rate in at least `confidence` of all samples, whatever the rate.
-    References: Clopper and Pearson 1934, The use of confidence or fiducial limits.
-    """
-    from scipy.stats import beta
-
-    tail = (1 - confidence) / 2
-    low = 0.0 if hits == 0 else float(beta.ppf(tail, hits, trials - hits + 1))
-    high = 1.0 if hits == trials else float(beta.ppf(1 - tail, hits + 1, trials - hits))
-    return low, high
 
 
 def exposure(model: Backend, prefix: str, canary: str, others: Sequence[str]) -> float:
@@ -157,11 +148,18 @@ def _logprobs(model: Backend, prefixes: Sequence[str], ends: Sequence[str]) -> l
     whole = [prefix + end for prefix, end in zip(prefixes, ends, strict=True)]
     prompts = [text[:place] for text, place in zip(whole, cut, strict=True)]
     continuations = [text[place:] for text, place in zip(whole, cut, strict=True)]
-    return [score.logprob for score in model.score(prompts, continuations)]
+    found = [score.logprob for score in model.score(prompts, continuations)]
+    if wrong := sum(map(math.isnan, found)):
+        raise BackendError(
+            f"{model.name}: the score of every text must be a number, got nan for {wrong} of {len(found)}; it "
+            "diverged in training, and an attack on it means nothing"
+        )
+    return found
 
 
 def _hits(scores: Sequence[Sequence[float]], records: Sequence[Planted], names: Sequence[str], seed: int) -> int:
-    draw, hits = random.Random(seed), 0
+    # Lots of their own: with those of `plant_names`, a model that tells nothing apart would seem to know every name.
+    draw, hits = random.Random(f"ties {seed}"), 0
     for row, record in zip(scores, records, strict=True):
         best = [name for name, value in zip(names, row, strict=True) if value == max(row)]
         hits += draw.choice(best) == record.name

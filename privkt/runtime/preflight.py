@@ -9,7 +9,7 @@ import difflib
 import inspect
 import itertools
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -36,11 +36,15 @@ from privkt.contracts import (
 from privkt.plugins import PluginManager
 from privkt.privacy import Budget, RefusedInput, assert_private_access, default_delta
 from privkt.runtime.files import safe_name
-from privkt.runtime.provenance import need_public, overlap
+from privkt.runtime.provenance import is_copy, need_public, overlap
 
 SERVER = "server"
 SCORED_ON_ITS_OWN = (
     "the evaluation rows may be the client's own data: scores of rows that were learnt from say little of others"
+)
+PUBLIC_COPY = (
+    "the public data of {path!r} are byte for byte a file of this client's rows: both sides would read every row in "
+    "clear. Stop, and name a public data set; it is not refused, since a refusal would tell others what is in the data"
 )
 Backends = dict[str, dict[str, Backend]]
 
@@ -305,9 +309,19 @@ def _client(config: RunConfig, client: ClientConfig, method: TransferMethod, man
         with _names_block(where, block):
             if mine is not None:
                 _let_check(method, mine, facts, where)
-    if scored is not None and overlap(scored, data):
-        plan = replace(plan, warnings=(*plan.warnings, SCORED_ON_ITS_OWN))
+    plan = replace(plan, warnings=(*plan.warnings, *_warnings(data, scored, method.public_data())))
     return ClientSetup(client, limits, facts, budget, plan, rows, evaluation)
+
+
+def _warnings(data: DataConfig, scored: DataConfig | None, public: Sequence[DataConfig]) -> list[str]:
+    """What looks like a slip in a client's own blocks; it is told to the client, and decides nothing."""
+    found = []
+    if scored is not None and (overlap(scored, data) or is_copy(scored, data)):
+        found.append(SCORED_ON_ITS_OWN)
+    for mine in (data, scored):
+        if mine is not None and not mine.public:
+            found += [PUBLIC_COPY.format(path=block.path) for block in public if is_copy(block, mine)]
+    return list(dict.fromkeys(found))
 
 
 def _read_public(method: str, block: DataConfig, manager: PluginManager) -> None:

@@ -1,4 +1,4 @@
-"""Whether data that a method calls public are a client's own, by where they come from and never row by row."""
+"""Whether data that a method calls public are a client's own: refused by where they come from, not by what they say."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ def need_public(method: str, blocks: Sequence[DataConfig], private: Iterable[tup
         for where, mine in owned:
             if overlap(block, mine):
                 raise RefusedInput(
-                    f"{method}: the block of public data {_named(block)} names the data of {where}, or a copy of them, "
-                    "which would leave in clear; name a public data set"
+                    f"{method}: the block of public data {_named(block)} names the data of {where}, which would leave "
+                    "in clear; name a public data set"
                 )
         if not block.public:
             raise RefusedInput(
@@ -40,21 +40,32 @@ def need_public(method: str, blocks: Sequence[DataConfig], private: Iterable[tup
 
 
 def overlap(one: DataConfig, other: DataConfig) -> bool:
-    """Whether two blocks may read the same rows: one file wherever links lead, its copy, or one split of one data set.
+    """Whether two blocks name the same rows: one file wherever links lead, or one split of one data set.
 
-    Edge cases: slices of a split overlap, whatever rows they hold; revisions and configs of a data set too. A copy is a
-        file of the same bytes: rows are not compared, so a copy that was changed, or a part of one, is not seen.
+    Guarantee: nothing of what stands in a file decides, so that a refusal tells nobody of it. A copy is not seen.
+    Edge cases: slices of a split overlap, whatever rows they hold; revisions and configs of a data set too.
     """
     if one.path is not None and other.path is not None:
         here, there = Path(os.path.realpath(one.path)), Path(os.path.realpath(other.path))
-        same = here == there
-        if not same and here.is_file() and there.is_file():
-            with suppress(OSError):  # who cannot read it is told so when it is read
-                return filecmp.cmp(here, there, shallow=False)
+        same = here == there or (here.is_file() and there.is_file() and here.samefile(there))
         return same and (not (here / _DICTIONARY).is_file() or _splits_meet(one, other))
     if one.path is not None or other.path is not None:
         return False
     return one.source == other.source and _dataset(one) == _dataset(other) and _splits_meet(one, other)
+
+
+def is_copy(one: DataConfig, other: DataConfig) -> bool:
+    """Whether two blocks name files of the same bytes.
+
+    Guarantee: none; it may be told to the data's owner, and must decide nothing: whoever knows all rows but one, and
+        may propose the public file, would learn from a refusal whether they guess the last.
+    Edge cases: a copy that was changed, or a part of one, is none; a file that cannot be read is none.
+    """
+    if one.path is None or other.path is None:
+        return False
+    with suppress(OSError):
+        return Path(one.path).is_file() and filecmp.cmp(one.path, other.path, shallow=False)
+    return False
 
 
 def _splits_meet(one: DataConfig, other: DataConfig) -> bool:

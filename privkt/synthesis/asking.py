@@ -24,7 +24,8 @@ def ask(
     """One answer a prompt, in order, resumed after the last whole portion that the journal holds.
 
     `journal`: a file in the site's own folder, for prompts of released or public text only; None keeps nothing.
-    Guarantee: a journal of other prompts, another model or other sampling is not used, and is replaced.
+    Guarantee: a journal of other prompts, of a backend of another name, or of other sampling is not used, and is
+        replaced. A backend keeps its name whatever weights are over it: answers of other weights want another file.
     """
     task = (progress or NoProgress()).task(title, len(prompts), "answers")
     head = ""

@@ -9,13 +9,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from privkt.contracts import LabelledText
+from privkt.synthesis.words import SPACELESS, words
 
 _SPECIAL = re.compile(r"<\|[^|>\n]{1,40}\|>|</?s>|<(?:pad|unk|eos|bos)>|\[(?:PAD|SEP|CLS|UNK|EOS)\]", re.I)
 _LEADING = re.compile(r"^(?:[\s\-*#>•=~_]|\d{1,3}[.)]\s)+")
 _TRAILING = re.compile(r"[\s\-*#>•=~_|\[({`]+$")
 _QUOTES = {'"': '"', "'": "'", "“": "”", "‘": "’", "«": "»", "`": "`", "„": "“"}
-# Scripts that are written without spaces between words.
-_SPACELESS = ("CJK", "HIRAGANA", "KATAKANA", "THAI", "LAO", "KHMER", "MYANMAR", "TIBETAN")
 
 
 @dataclass(frozen=True)
@@ -32,11 +31,11 @@ class Validity:
         letters = [c for c in text if c.isalpha() or unicodedata.category(c) in ("Mn", "Mc")]
         if not letters:
             return "no letters"
-        spaceless = sum(unicodedata.name(c, "").startswith(_SPACELESS) for c in letters)
+        spaceless = sum(SPACELESS.match(c) is not None for c in letters)
         if 2 * spaceless > len(letters):
             return "too few characters" if len(letters) < self.min_characters else None
-        words = [w for w in text.split() if any(c.isalnum() for c in w)]
-        return "too few words" if len(words) < self.min_words else None
+        spoken = [word for word in text.split() if any(c.isalnum() for c in word)]
+        return "too few words" if len(spoken) < self.min_words else None
 
 
 @dataclass(frozen=True)
@@ -115,14 +114,17 @@ def _key(text: str) -> str:
 
 def shingles(text: str, size: int = 3) -> frozenset[tuple[str, ...]]:
     """The runs of `size` words of a text, case and punctuation removed; a shorter text is one run."""
-    words = re.findall(r"\w+", text.casefold())
-    if len(words) <= size:
-        return frozenset([tuple(words)]) if words else frozenset()
-    return frozenset(tuple(words[i : i + size]) for i in range(len(words) - size + 1))
+    found = words(text)
+    if len(found) <= size:
+        return frozenset([tuple(found)]) if found else frozenset()
+    return frozenset(tuple(found[i : i + size]) for i in range(len(found) - size + 1))
 
 
 def distinct(texts: Sequence[str], similarity: float) -> list[int]:
-    """Indices of texts less than `similarity` alike (Jaccard of word triples) to every kept one before them."""
+    """Indices of texts less than `similarity` alike (Jaccard of word triples) to every kept one before them.
+
+    Exact, of texts that are all there; `privkt.synthesis.similarity.NearDuplicates` takes them as they are written.
+    """
     holders: dict[tuple[str, ...], list[int]] = defaultdict(list)
     sizes: dict[int, int] = {}
     kept = []

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from privkt.contracts import Adapter, Backend, Example, Model, Privacy, Progress, Recipe, Rows
 from privkt.privacy import RefusedInput, Release
 from privkt.synthesis.templates import Template
+
+Schedule = Literal["constant", "linear", "cosine"]
 
 
 class TrainingConfig(BaseModel):
@@ -27,7 +29,7 @@ class TrainingConfig(BaseModel):
     max_grad_norm: float = Field(default=1.0, gt=0)
     weight_decay: float = Field(default=0.0, ge=0)
     warmup: float = Field(default=0.0, ge=0, lt=1)
-    schedule: str = "constant"
+    schedule: Schedule = "constant"
     lora: dict[str, Any] | None = None
 
     def recipe(self, model_options: Mapping[str, Any], seed: int) -> Recipe:

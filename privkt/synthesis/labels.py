@@ -6,6 +6,8 @@ import re
 import unicodedata
 from collections.abc import Mapping
 
+from privkt.synthesis.words import whole_word
+
 _FRACTION = re.compile(r"^(\d+)\s*(?:/|out of|von|sur)\s*\d+$")
 
 
@@ -37,7 +39,7 @@ def match_label(answer: str, names: Mapping[str, str]) -> str | None:
     found = set()
     # The longest name first: "science" inside "science and technology" is not a second answer.
     for name in sorted(known, key=len, reverse=True):
-        said, times = re.subn(rf"(?<!\w){re.escape(name)}(?!\w)", "\0", said)
+        said, times = re.subn(whole_word(name), "\0", said)
         if times:
             found.add(known[name])
     return found.pop() if len(found) == 1 else None

@@ -5,10 +5,10 @@ It never filters, draws again, or stops a release: any of that would leak (docs/
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 
 from privkt.synthesis.filters import shingles
+from privkt.synthesis.words import words
 
 LONG = 8
 NEAR = 0.5
@@ -20,19 +20,19 @@ def overlap_report(made: Sequence[str], private: Sequence[str], canaries: Iterab
     Units: `longest_common_words`: words in a row that both have; `share_with_8_common_words`: of the made texts;
         `exact_copies`, `near_copies` (Jaccard of word triples >= 0.5): made texts; `canaries_repeated` and
         `canaries_in_the_data`: canaries, in made and in private texts.
-    Edge cases: nothing made, or nothing private, gives zeros.
+    Edge cases: nothing made, or nothing private, gives zeros; in scripts without spaces a letter is a word.
     """
-    made_words = [_words(text) for text in made]
-    private_words = [_words(text) for text in private]
-    copies = {tuple(words) for words in private_words}
+    made_words = [words(text) for text in made]
+    private_words = [words(text) for text in private]
+    copies = {tuple(one) for one in private_words}
     long_runs = _runs(private_words, LONG)
     found = {
         "texts": float(len(made)),
         "longest_common_words": float(longest_common(made_words, private_words)),
         "share_with_8_common_words": _share(
-            any(tuple(words[i : i + LONG]) in long_runs for i in range(len(words) - LONG + 1)) for words in made_words
+            any(tuple(one[i : i + LONG]) in long_runs for i in range(len(one) - LONG + 1)) for one in made_words
         ),
-        "exact_copies": float(sum(bool(words) and tuple(words) in copies for words in made_words)),
+        "exact_copies": float(sum(bool(one) and tuple(one) in copies for one in made_words)),
         "near_copies": float(_near(made, private)),
     }
     planted = [_plain(canary) for canary in canaries]
@@ -48,7 +48,7 @@ def overlap_report(made: Sequence[str], private: Sequence[str], canaries: Iterab
 def longest_common(made: Sequence[Sequence[str]], private: Sequence[Sequence[str]]) -> int:
     """The largest number of words in a row that some made and some private text share."""
     length = 0
-    alive = [(row, start) for row, words in enumerate(made) for start in range(len(words))]
+    alive = [(row, start) for row, one in enumerate(made) for start in range(len(one))]
     while alive:
         runs = _runs(private, length + 1)
         # A run of n + 1 words begins where a run of n words began.
@@ -81,15 +81,11 @@ def _near(made: Sequence[str], private: Sequence[str]) -> int:
 
 
 def _runs(texts: Iterable[Sequence[str]], size: int) -> set[tuple[str, ...]]:
-    return {tuple(words[i : i + size]) for words in texts for i in range(len(words) - size + 1)}
-
-
-def _words(text: str) -> list[str]:
-    return re.findall(r"\w+", text.casefold())
+    return {tuple(one[i : i + size]) for one in texts for i in range(len(one) - size + 1)}
 
 
 def _plain(text: str) -> str:
-    return " ".join(_words(text))
+    return " ".join(words(text))
 
 
 def _share(flags: Iterable[bool]) -> float:

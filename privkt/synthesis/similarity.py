@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from privkt.synthesis.filters import shingles
+from privkt.synthesis.words import words
 
 if TYPE_CHECKING:
     import numpy as np
@@ -92,7 +92,8 @@ class TfidfNearness:
     def __init__(self, texts: Sequence[str]) -> None:
         from sklearn.feature_extraction.text import TfidfVectorizer
 
-        self._vectorizer = TfidfVectorizer(token_pattern=r"(?u)\b\w+\b") if any(map(_words, texts)) else None
+        known = any(map(words, texts))
+        self._vectorizer = TfidfVectorizer(analyzer=words) if known else None
         self._rows = self._vectorizer.fit_transform(texts) if self._vectorizer is not None else None
 
     def closest(self, texts: Sequence[str]) -> list[float]:
@@ -109,7 +110,7 @@ def rouge_l(one: str, other: str) -> float:
     Edge cases: two texts without a word are alike; with one they are not.
     References: Lin 2004, ROUGE, section 3; Hyyro 2004, Bit-parallel LCS-length computation revisited.
     """
-    first, second = _words(one), _words(other)
+    first, second = words(one), words(other)
     if not first or not second:
         return float(first == second)
     common = common_subsequence(first, second)
@@ -127,7 +128,3 @@ def common_subsequence(first: Sequence[str], second: Sequence[str]) -> int:
         matches = row & places.get(word, 0)
         row = ((row + matches) | (row - matches)) & full
     return len(first) - row.bit_count()
-
-
-def _words(text: str) -> list[str]:
-    return re.findall(r"\w+", text.casefold())

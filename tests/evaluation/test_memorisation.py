@@ -8,9 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from privkt.contracts import Backend, BackendContext, Score
+from privkt.contracts import Backend, BackendContext, BackendError, Score
+from privkt.evaluation.confidence import Share
 from privkt.evaluation.distance import divergence_frontier
-from privkt.evaluation.memorisation import clopper_pearson, exposure, name_reconstruction, plant_names
+from privkt.evaluation.memorisation import exposure, name_reconstruction, plant_names
 from privkt.privacy import RefusedInput
 
 NAMES = [f"Name{i:02}" for i in range(20)]
@@ -61,7 +62,8 @@ def test_candidates_must_hold_every_name(names):
 @given(st.integers(1, 40), st.data())
 def test_the_interval_has_exactly_its_tails(trials, data):
     hits = data.draw(st.integers(0, trials))
-    low, high = clopper_pearson(hits, trials, 0.95)
+    share = Share.counted(hits, trials, 0.95)
+    low, high = share.low, share.high
     assert 0 <= low <= hits / trials <= high <= 1
     if hits:
         assert stats.binom.sf(hits - 1, trials, low) == pytest.approx(0.025, abs=1e-6)
@@ -115,8 +117,9 @@ def test_texts_are_attacked_in_the_tokens_that_they_were_trained_on():
 def test_every_attack_has_its_interval():
     records = plant_names([f"I cough for {i} days" for i in range(40)], NAMES, seed=1)
     found = name_reconstruction(Remembers(r.text for r in records[:10]), records, NAMES, control=Remembers())
-    assert (found.relative_low, found.relative_high) == clopper_pearson(found.relative, 40)
-    assert (found.control_low, found.control_high) == clopper_pearson(found.control_hits, 40)
+    relative, control = Share.counted(found.relative, 40), Share.counted(found.control_hits, 40)
+    assert (found.relative_low, found.relative_high) == (relative.low, relative.high)
+    assert (found.control_low, found.control_high) == (control.low, control.high)
     assert found.to_json()["relative_low"] == found.relative_low
 
 
@@ -142,3 +145,24 @@ def test_too_few_rows_are_refused():
         divergence_frontier(np.ones((3, 2)), np.ones((3, 2)))
     with pytest.raises(RefusedInput, match="one width"):
         divergence_frontier(np.ones((30, 2)), np.ones((30, 3)))
+
+
+@pytest.mark.parametrize("seed", [0, 1, 7])
+def test_a_model_that_tells_nothing_apart_finds_names_by_lot_whatever_the_seeds(seed):
+    records = plant_names([f"I cough for {i} days" for i in range(200)], NAMES, seed=seed)
+    found = name_reconstruction(Remembers(), records, NAMES, control=Remembers(), seed=seed)
+    assert max(found.hits, found.relative, found.control_hits) <= 40  # at 1/20, above less than once in 10^9
+
+
+def test_scores_that_are_no_numbers_and_a_confidence_that_is_none_are_refused():
+    class Diverged(Remembers):
+        def score(self, prompts, continuations):
+            return [Score(math.nan, 3) for _ in prompts]
+
+    records = plant_names(["a", "b"], NAMES, 0)
+    with pytest.raises(BackendError, match="must be a number, got nan for 40 of 40"):
+        name_reconstruction(Diverged(), records, NAMES)
+    with pytest.raises(BackendError, match="must be a number, got nan for 2 of 2"):
+        exposure(Diverged(), "it is ", "x", ["y"])
+    with pytest.raises(RefusedInput, match=r"confidence must lie in \(0, 1\), got 95"):
+        name_reconstruction(Remembers(), records, NAMES, confidence=95)

@@ -96,11 +96,11 @@ def test_the_measurements_run_as_the_page_calls_them(wide_llama, tmp_path, capsy
         (tmp_path / name).write_bytes(data)
     exec(compile(code, "knowledgesg.md", "exec"), {"BASE": str(wide_llama), "ADAPTER": str(tmp_path)})
     said = capsys.readouterr().out.splitlines()
-    assert len(said) == 6
+    assert len(said) == 8
     called = set(re.findall(r"print\((\w+)\(", code))
     assert called == {
-        "name_reconstruction", "exposure", "instruction_following_difficulty", "compare", "overlap_report",
-        "divergence_frontier",
+        "name_reconstruction", "exposure", "instruction_following_difficulty", "compare", "compare_by_overlap",
+        "compare_by_perplexity", "overlap_report", "divergence_frontier",
     }  # fmt: skip
     for name in called:
         assert re.search(rf"^\| .*`privkt[\w.]*\.{name}`", page("knowledgesg"), re.M), name

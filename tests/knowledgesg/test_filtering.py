@@ -40,6 +40,7 @@ def test_every_reason_is_counted_once():
     ]
     found, dropped, made = kept({}, *texts)
     assert found == [LONG, "What should a runner eat before a long race?"]
+    assert made.to_json()["duplicate_rate"] == pytest.approx(3 / 10)
     assert dropped == {
         "exact duplicate": 2,
         "near duplicate": 1,
@@ -64,6 +65,9 @@ def test_rouge_measures_novelty_too():
 def test_what_ran_out_of_tokens(rule, found):
     assert kept({"unfinished": rule}, "One two three four. Five six sev", ended=False)[0] == found
     assert kept({"unfinished": rule}, "One two three four", ended=True)[0] == ["One two three four"]
+    made = InstructionFilter(FilterConfig(unfinished=rule), TEMPLATE, SEEDS, chat=False)
+    cut = [Pair("What helps against a cold?", "Drink te")]
+    assert made.keep([(cut[0], False)]) == ([] if rule == "drop" else cut)
 
 
 def test_the_professional_model_judges_domain_and_quality():
@@ -104,6 +108,15 @@ def test_verdicts(text, found):
         "As an AI language model, I have no body.",
         "I cannot provide medical advice.",
         "I can’t assist with this request.",
+        "I apologize, but I cannot help with that.",
+        "My apologies, but I can't do this.",
+        "I'm an AI language model and can't examine you.",
+        "I must decline.",
+        "I'm unable to say anything about it.",
+        "Unfortunately, as an AI I have no access to it.",
+        "I'm sorry.",
+        "I'm afraid I can't help you here.",
+        "I'm sorry to hear that, but I cannot give medical advice.",
     ],
 )
 def test_refusals(text):
@@ -115,6 +128,12 @@ def test_refusals(text):
     [
         "I'm sorry to hear that. Rest and drink.",
         "Sorry to hear about your knee; use ice.",
+        "I'm sorry you are going through this. Rest.",
+        "I'm afraid this is a broken toe; see a doctor.",
+        "I am afraid of nothing that you tell me; take rest.",
+        "I'm sorry to hear that you can't sleep. Try tea.",
+        "Unfortunately, antibiotics do not help against colds.",
+        "I don't think that it is broken.",
         "You cannot provide blood while you are ill.",
         "As an adult you need eight hours of sleep.",
         "Doctors say: I cannot help with that. They are wrong.",
@@ -254,3 +273,38 @@ def test_a_response_in_one_go_has_room_of_its_own(block, tmp_path):
     made.respond(Noting(), pairs, tmp_path / "c.jsonl")
     assert [tokens for tokens, _ in seen] == [120, 50, 70]
     assert ["### Response:" in stop for _, stop in seen] == [False, True, False]
+
+
+def test_what_is_asked_for_in_scripts_without_spaces_is_long_enough():
+    assert kept({"min_words": 8, "max_words": 20}, "我咳嗽三天了，该怎么办？", "你好")[:2] == (
+        ["我咳嗽三天了，该怎么办？"],
+        {"too short": 1},
+    )
+
+
+def test_sampling_is_as_the_config_says(block, tmp_path):
+    class Notes(Base):
+        def generate(self, prompts, sampling, progress=None):
+            self.log.setdefault("sampling", []).append(sampling)
+            return super().generate(prompts, sampling, progress)
+
+    own = {"count": 2, "temperature": 0.9, "top_k": 7, "top_p": 0.8, "max_tokens": 33, "portion": 128}
+    model, professional = Notes(), Notes()
+    writer(block(writing=own)).write(model, tmp_path, pairs=False)
+    rule = ProfessionalConfig(temperature=0.3, top_p=0.6, max_tokens=12)
+    answer([Pair("My knee?")], TEMPLATE, professional, rule, chat=False, seed=0, journal=tmp_path / "answers.jsonl")
+    first = model.log["sampling"][0]
+    assert (first.temperature, first.top_k, first.top_p, first.max_new_tokens) == (0.9, 7, 0.8, 33)
+    (asked,) = professional.log["sampling"]
+    assert (asked.temperature, asked.top_p, asked.max_new_tokens) == (0.3, 0.6, 12)
+
+
+def test_a_seeds_response_is_shown_only_where_pairs_are_written(block, tmp_path):
+    seeds = public_seeds(Rows(("Does tea help?",), columns={"response": ("It does.",)}), "response")
+    config = KnowledgeSGConfig.model_validate(block(writing={"count": 1, "seeding": ["public"], "attempts": 1}))
+    for pairs in (False, True):
+        model = Base()
+        made = Writer(config, TEMPLATE, seeds, None, chat=False, seed=3)
+        made.write(model, tmp_path / str(pairs), pairs=pairs)
+        assert all("Does tea help?" in prompt for prompt in model.log["prompts"])
+        assert any("It does." in prompt for prompt in model.log["prompts"]) is pairs

@@ -5,7 +5,9 @@ import json
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from privkt_knowledgesg.config import KnowledgeSGConfig
 from privkt_knowledgesg.pairs import FieldsConfig, Pair, PairTemplateConfig, make_pair_template, names_of, read_pairs
+from pydantic import ValidationError
 
 from privkt.contracts import Rows
 from privkt.privacy import RefusedInput
@@ -75,11 +77,35 @@ def test_the_bare_header_and_shown_pairs():
         ({"name": "custom", "layout": "{response} was {question}"}, "end with {response}"),
         ({"name": "custom", "layout": "{question} {response}"}, "words or marks between"),
         ({"name": "alpaca", "layout": "{question}: {response}"}, "belongs to a custom template"),
+        ({"name": "custom", "layout": "{question}: {response}", "task": "Say"}, r"template\.task: .* has no \{task\}"),
+        ({"name": "custom", "layout": "{question}: {response}", "preamble": "A"}, r"template\.preamble: .* has no"),
     ],
 )
 def test_layouts_that_cannot_be_read_back_are_refused(settings, said):
     with pytest.raises(RefusedInput, match=said):
         make_pair_template(PairTemplateConfig(**settings))
+
+
+def test_a_custom_layout_says_where_task_and_preamble_stand_and_they_may_have_braces():
+    layout = "{preamble}: {task}\nQ: {question}\nA: {response}"
+    made = make_pair_template(
+        PairTemplateConfig(
+            name="custom", layout=layout, preamble="Of {task}", task="Use {question} and {response} well"
+        )
+    )
+    assert made.render(Pair("Why?", "So.")) == "Of {task}: Use {question} and {response} well\nQ: Why?\nA: So."
+
+
+def test_keys_that_nothing_would_read_are_refused(block):
+    for changes, said in (
+        ({"fields": {"messages": True, "instruction": "task"}}, "neither `instruction` nor `response` is read"),
+        ({"fields": {"messages": True, "response": "answer"}}, "neither `instruction` nor `response` is read"),
+        ({"label_names": {"0": "bad"}}, "label_names stand for labels"),
+        ({"student": {"schedule": "linaer"}}, "schedule"),
+        ({"tuning": {"schedule": "linaer"}}, "schedule"),
+    ):
+        with pytest.raises(ValidationError, match=said):
+            KnowledgeSGConfig.model_validate(block(**changes))
 
 
 def test_rows_become_pairs_of_every_kind():

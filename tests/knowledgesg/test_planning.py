@@ -13,8 +13,9 @@ from privkt.contracts import PublicFacts
 from privkt.privacy import Budget, RefusedInput
 
 
-def plan(block, size=2000):
-    return KnowledgeSG(KnowledgeSGConfig.model_validate(block)).plan(PublicFacts("a", size, None), Budget(8.0, 1e-5))
+def plan(block, size=2000, labels=None, roles=None):
+    facts = PublicFacts("a", size, labels, roles=roles)
+    return KnowledgeSG(KnowledgeSGConfig.model_validate(block)).plan(facts, Budget(8.0, 1e-5))
 
 
 def test_one_training_with_all_of_its_steps(block):
@@ -48,6 +49,32 @@ def test_the_public_seeds_that_a_baseline_has_answered_are_counted(block, tmp_pa
     assert answered.llm_prompt_tokens > without.llm_prompt_tokens
     seeds.unlink()  # a report made later plans again
     assert plan(block(writing=writing, baselines=["teacher-on-seeds"], seeds=given)).llm_requests == 50
+
+
+def test_the_closing_words_and_the_seeds_as_they_are_count_in_requests_and_contexts(block, tmp_path):
+    def needed(**changes):
+        method = KnowledgeSG(KnowledgeSGConfig.model_validate(block(**changes)))
+        return method.context_needed(PublicFacts("a", 2000, ("0", "1")))
+
+    long = " ".join(["word"] * 1000)
+    closed = {"professional": {"closing": long}}
+    assert needed(**closed)["professional"] >= needed()["professional"] + 1400
+    assert plan(block(**closed)).llm_prompt_tokens >= plan(block()).llm_prompt_tokens + 1400 * 12
+    by_default = plan(block(fields={"response": "label"}, label_names={"0": "negative"}), labels=("0", "1"))
+    assert by_default.llm_prompt_tokens > plan(block()).llm_prompt_tokens
+    seeds = tmp_path / "long.jsonl"
+    seeds.write_text(json.dumps({"text": long, "response": long}) + "\n")
+    given = {"path": str(seeds), "public": True, "response": "response", "columns": ["response"]}
+    assert 1400 <= needed(seeds=given, baselines=[])["base"] < 2000
+    assert needed(seeds=given, baselines=["dp-pairs"])["base"] >= 2800  # where pairs are written it has its response
+    assert needed(seeds=given, baselines=[])["professional"] < 1000
+    assert needed(seeds=given, baselines=["teacher-on-seeds"])["professional"] >= 1400
+
+
+def test_a_judge_without_anything_to_read_is_told(block):
+    for response, told in (("label", True), ("response", False)):
+        made = plan(block(fields={"response": response}), labels=("0", "1"), roles=frozenset({"judge"}))
+        assert any("models.judge is not asked" in line for line in made.warnings) is told
 
 
 def test_the_licence_of_the_professional_model_is_said_or_asked_for(block):

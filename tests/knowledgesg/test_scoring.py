@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 from ksg_fakes import Base, Professional, adapter, rows
 from privkt_knowledgesg.config import KnowledgeSGConfig
-from privkt_knowledgesg.judging import compare, compare_by_overlap, verdict
+from privkt_knowledgesg.judging import compare, compare_by_overlap, compare_by_perplexity, verdict
 from privkt_knowledgesg.method import KnowledgeSG
 from privkt_knowledgesg.pairs import Pair, PairTemplateConfig, make_pair_template
 from privkt_knowledgesg.scoring import (
@@ -66,6 +66,13 @@ def test_label_scores_by_hand():
         ("1 is worse than 2", None),
         ("1 and 2 are equally good", None),
         ("Answer 1 isn't better", None),
+        ("1. Answer 1 says more", 1.0),
+        ("1\n2 is better", None),
+        ("1\n\nNo: 2", None),
+        ("2\n1\ntie", None),
+        ("1 is inferior", None),
+        ("1 loses", None),
+        ("tie, but 1 is longer", None),
     ],
 )
 def test_verdicts_of_a_judge(answer, found):
@@ -115,18 +122,40 @@ def test_a_judge_finds_the_better_answers_and_what_it_cannot_say_is_left_out():
     assert compare(Longer(), ["x"], ["a"], ["b"]).score is None
 
 
+class Small(Longer):
+    """Has room for short questions only."""
+
+    context_tokens = 90
+
+    def count_tokens(self, texts):
+        return [len(text.split()) for text in texts]
+
+
+def test_what_a_judge_cannot_hold_is_left_out_and_counted():
+    found = compare(Small(), ["q", "very " * 60], ["long answer", "long answer"], ["no", "no"])
+    assert (found.score, found.wins, found.unreadable) == (1.0, 2, 2)
+
+
+def test_a_model_that_only_scores_prefers_what_it_finds_likelier():
+    found = compare_by_perplexity(Base(), TEMPLATE, ["q", "q", "q"], ["ab c", "a", ""], ["abcdef", "a", "a"])
+    assert (found.score, found.wins, found.ties, found.losses) == (0.5, 1, 1, 1)
+
+
 def test_overlap_judges_without_a_model():
     found = compare_by_overlap(["drink tea", "rest", "sleep"], ["drink tea", "run", "sleep"], ["run", "rest", "sleep"])
     assert (found.score, found.wins, found.ties, found.losses) == (0.5, 1, 1, 1)
 
 
 def test_perplexity_and_difficulty_by_hand():
-    class Half(Base):
+    class Third(Base):
         def score(self, prompts, continuations):
-            return [Score(-math.log(2 if "Instruction" in p else 4) * 3, 3) for p in prompts]
+            rows = zip(prompts, continuations, strict=True)
+            return [Score(-math.log(2 if "Instruction" in p else 8) * 3, 3) if c else Score(0.0, 0) for p, c in rows]
 
-    assert perplexity(Half(), ["### Instruction"] * 2, ["a", "b"]) == pytest.approx(2)
-    assert instruction_following_difficulty(Half(), [Pair("q", "r")], TEMPLATE) == [pytest.approx(0.5)]
+    assert perplexity(Third(), ["### Instruction"] * 2, ["a", "b"]) == pytest.approx(2)
+    found = instruction_following_difficulty(Third(), [Pair("q", "r"), Pair("q", "")], TEMPLATE)
+    assert found[0] == pytest.approx(1 / 3)  # of losses; of perplexities it would be a quarter
+    assert math.isnan(found[1])
 
 
 def test_predict_gives_labels_or_answers(block):
@@ -237,3 +266,19 @@ def test_the_report_counts_the_labels_of_what_was_taught_so_that_a_missing_class
     other = make_server("a", place="-free")
     free.write(other, {"a": adapter(1.0)})
     assert "labels" not in other.state.load_json("report")["a"]
+
+
+def test_labels_of_two_letters_are_found_where_no_spaces_are_written():
+    names = {"pos": "正面", "neg": "负面", "5": "5"}
+    assert [label_in(text, names) for text in ("这条新闻是正面的。", "答案是负面", "15星", "我给5星")] == [
+        "pos", "neg", None, "5",
+    ]  # fmt: skip
+    assert label_scores(["这条新闻是正面的。"], ["pos"], names)["accuracy"] == 1
+
+
+def test_only_so_many_held_out_rows_are_scored(block, make_client, make_server):
+    config = KnowledgeSGConfig.model_validate(block(baselines=[], scoring={"rows": 4}))
+    client, server, method = make_client(), make_server("a"), KnowledgeSG(config)
+    method.write(server, {"a": method.tune(client).payload})
+    assert method.evaluate(client, method.distil(server)["a"]).notes["held_out_rows"] == 4
+    assert server.state.load_json("report")["a"]["licence of the professional model"] == "made up"

@@ -2,6 +2,7 @@
 
 import json
 import math
+from pathlib import Path
 
 import pytest
 
@@ -11,7 +12,7 @@ from privkt.plugins import UnknownPlugin
 from privkt.privacy import Budget, LedgerMismatch, RefusedInput
 from privkt.runtime.accounts import left_of
 from privkt.runtime.local import LocalRuntime
-from privkt.runtime.preflight import SCORED_ON_ITS_OWN, prepare, takes_received, with_caches
+from privkt.runtime.preflight import PUBLIC_COPY, SCORED_ON_ITS_OWN, prepare, takes_received, with_caches
 
 
 def refused(toys, config, match, kind=RefusedInput):
@@ -112,6 +113,18 @@ def test_scores_on_the_clients_own_rows_are_told(toys, tmp_path):
     assert SCORED_ON_ITS_OWN in made.plan.warnings
     (made,) = prepare(config, toys.toy_manager()).clients
     assert made.plan.warnings == ()
+
+
+def test_a_public_file_that_is_a_copy_of_private_rows_is_told_and_not_refused(toys, tmp_path, monkeypatch):
+    config = toys.toy_config(tmp_path)
+    (client,) = config.clients
+    block = DataConfig(source="toy", path=str(tmp_path / "seeds.jsonl"), text=client.data.text, public=True)
+    monkeypatch.setattr(toys.Toy, "public_data", lambda self: (block,))
+    rows = Path(client.data.path).read_text()
+    for text, told in ((rows, True), (rows.replace("a", "b", 1), False)):
+        (tmp_path / "seeds.jsonl").write_text(text)
+        (made,) = prepare(config, toys.toy_manager()).clients
+        assert (PUBLIC_COPY.format(path=block.path) in made.plan.warnings) is told
 
 
 def test_optional_roles_may_be_left_out(toys, tmp_path):

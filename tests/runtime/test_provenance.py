@@ -1,10 +1,12 @@
 """Data that a method calls public: declared so, and not a client's own by any other name."""
 
+from pathlib import Path
+
 import pytest
 
 from privkt.config import DataConfig
 from privkt.privacy import RefusedInput
-from privkt.runtime.provenance import need_public, overlap
+from privkt.runtime.provenance import is_copy, need_public, overlap
 
 
 def hub(dataset="org/mails", **more):
@@ -41,14 +43,23 @@ def test_splits_tell_saved_folders_apart_only_where_there_are_splits(tmp_path):
     assert not overlap(one, other)
 
 
-def test_a_copy_of_a_file_is_the_file(tmp_path):
-    mine, copy, other = (DataConfig(path=str(tmp_path / name)) for name in ("mine.jsonl", "copy.jsonl", "other.jsonl"))
+def test_links_lead_to_the_file_and_a_copy_is_told_and_never_refused(tmp_path):
+    """Refusing a copy would be a membership oracle: nothing that stands in a private file decides."""
+    names = ("mine", "copy", "other", "linked", "hard", "missing")
+    mine, copy, other, linked, hard, missing = (DataConfig(path=str(tmp_path / name)) for name in names)
     for block, text in ((mine, "one\n"), (copy, "one\n"), (other, "two\n")):
-        (tmp_path / block.path).write_text(text)
-    assert overlap(mine, copy)
-    assert not overlap(mine, other)
-    with pytest.raises(RefusedInput, match="names the data of client 'a'"):
-        need_public("post", [copy.model_copy(update={"public": True})], [("client 'a'", mine)])
+        Path(block.path).write_text(text)
+    Path(linked.path).symlink_to(mine.path)
+    Path(hard.path).hardlink_to(mine.path)
+    assert [is_copy(one, mine) for one in (copy, other, missing, hub())] == [True, False, False, False]
+    for one, same in ((copy, False), (other, False), (missing, False), (linked, True), (hard, True)):
+        assert overlap(mine, one) is overlap(one, mine) is same
+        public = [one.model_copy(update={"public": True})]
+        if not same:
+            need_public("post", public, [("client 'a'", mine)])
+            continue
+        with pytest.raises(RefusedInput, match="names the data of client 'a'"):
+            need_public("post", public, [("client 'a'", mine)])
 
 
 def test_public_data_are_declared_and_nobodys_own():

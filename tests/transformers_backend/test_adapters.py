@@ -1,11 +1,14 @@
 """Adapters and soft prompts: PEFT reads what we write, and computes what we compute."""
 
 import json
+import tempfile
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from peft import PeftModel, PromptTuningConfig, get_peft_model
+from safetensors.torch import load, save
 from transformers import AutoModelForCausalLM
 
 from privkt.contracts import Adapter, BackendError, Example, Recipe, Sampling, SoftPrompt
@@ -65,6 +68,40 @@ def test_an_adapter_of_another_model_is_refused(adapter, bert):
         bert().with_weights(adapter).embed(["a"])
     with pytest.raises(BackendError, match=r"adapter_config\.json"):
         bert().with_weights(Adapter({})).embed(["a"])
+
+
+def test_an_adapter_with_other_tensors_than_its_settings_say_is_refused(adapter, llama):
+    def changed(change):
+        tensors = load(adapter.files["adapter_model.safetensors"])
+        change(tensors)
+        return Adapter({**adapter.files, "adapter_model.safetensors": save(tensors)})
+
+    for wrong in (
+        changed(lambda tensors: tensors.pop(min(tensors))),
+        changed(lambda tensors: tensors.update({"base_model.model.layer.7.lora_A.weight": torch.zeros(4, 32)})),
+    ):
+        with pytest.raises(BackendError, match="they differ in 1 tensors, one is 'base_model"):
+            llama().with_weights(wrong).embed(["a"])
+
+
+def test_weights_are_never_in_the_systems_temporary_folder(adapter, llama, tmp_path, monkeypatch):
+    """They may be those of a training without privacy, and a killed process leaves what lies there."""
+    seen = []
+
+    class Watched(tempfile.TemporaryDirectory):
+        def cleanup(self):
+            seen.extend(path.name for path in Path(self.name).rglob("*"))
+            super().cleanup()
+
+        def __exit__(self, *_):
+            self.cleanup()
+
+    monkeypatch.setattr(tempfile, "TemporaryDirectory", Watched)
+    backend = llama()
+    trained = backend.train(EXAMPLES, RECIPE, folder=tmp_path / "trained")
+    backend.with_weights(trained).embed(["a"])
+    assert trained.files.keys() == adapter.files.keys()
+    assert set(seen) <= {"adapter_config.json"}
 
 
 def test_only_weights_are_put_in_place(llama):
