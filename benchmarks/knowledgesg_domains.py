@@ -300,7 +300,7 @@ def main() -> None:
             "machine": machine(),
             "models": {role: Path(model.options["model"]).name for role, model in config.models.items()},
             "the professional model is": "a general model that stands in for one of the field",
-            "sizes": {name: SIZES[name] for name, run in known.items() if "scores" in run},
+            "sizes": {name: size for name, size in SIZES.items() if "scores" in known.get(name, {})},
             "seeds": {"rows": SEED_ROWS, "of": SEED_SETS},
             "names": {
                 "rows": NAMES_ROWS,

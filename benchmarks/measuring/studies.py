@@ -115,7 +115,8 @@ def cell(value: Mapping[str, Any] | None) -> str:
 
 
 def names_table(names: Mapping[str, Mapping[str, Any]]) -> str:
-    """How many names came back after each training, with the untrained model's, as Markdown."""
+    """How many names came back after each training, with the untrained model's, as Markdown; guarantees without what
+    they are conditional on."""
     lines = ["| trained | guarantee | names back | with the control taken off | untrained | chance |"]
     lines.append("| --- |" + " --- |" * 5)
     for name, found in names.items():
@@ -125,7 +126,7 @@ def names_table(names: Mapping[str, Mapping[str, Any]]) -> str:
             return f"{hits / of:.0%} ({low:.0%} to {high:.0%})"
 
         lines.append(
-            f"| {name}, {found['training']['steps']} steps | {found['guarantee'].partition(', record')[0]} | "
+            f"| {name}, {found['training']['steps']} steps | {found['guarantee'].partition(';')[0]} | "
             f"{share(found['hits'], found['low'], found['high'])} | "
             f"{share(found['relative'], found['relative_low'], found['relative_high'])} | "
             f"{share(found['control_hits'], found['control_low'], found['control_high'])} | {chance:.0%} |"

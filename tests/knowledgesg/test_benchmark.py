@@ -96,7 +96,9 @@ def test_names_are_planted_in_a_copy_and_counted(benchmark, options, wide_llama)
     assert [one["guarantee"] == "none" for one in found.values()] == [True, True, False]
     assert found["privkt"]["guarantee"].startswith("epsilon = 8, delta = 1e-5")
     assert found["privkt"]["training"] == found[alone]["training"] != found["without privacy"]["training"]
-    assert len(benchmark.names_table(found).splitlines()) == 5
+    lines = benchmark.names_table(found).splitlines()
+    assert len(lines) == 5
+    assert "(replace-one: epsilon = " in lines[-1]
     for one in found.values():
         assert (one["records"], one["candidates"], one["chance"]) == (8, len(benchmark.NAMES), 1 / len(benchmark.NAMES))
         assert 0 <= one["low"] <= one["rate"] <= one["high"] <= 1
