@@ -15,31 +15,48 @@ from privkt_knowledgesg.config import ProfessionalConfig
 from privkt_knowledgesg.pairs import Pair, PairTemplate
 from privkt_knowledgesg.scoring import label_in
 
-# How models decline; a doctor who is sorry, or says that a patient cannot do something, declines nothing.
-_VERBS = r"(?:help|assist|answer|provide|comply|fulfil|respond|offer|give|comment|diagnose|discuss|advise)"
+# How models decline. A doctor who is sorry, advises against something or could not see a picture declines nothing.
+_GREETING = r"^\W*(?:(?:hello|hi|dear|thank you|thanks)\b[^.!,\n]{0,60}[.!,]?\s+)?"
+_SORRY = (
+    r"(?:(?:i(?:['’]m| am)\s+)?(?:(?:very|really|so|truly)\s+)?(?:sorry|afraid)|(?:my\s+)?(?:sincere\s+)?apologies"
+    r"|i\s+(?:sincerely\s+)?apologi[sz]e|unfortunately)\b"
+)
+_WHAT = (
+    r"(?:help|assist|answer|provide|comply|fulfil|respond|offer|give|comment|prescribe|recommend|diagnose|discuss|advise"
+    r"|make\s+a\s+diagnosis|determine|understand|do\s+(?:that|this|so))"
+)
 _CANNOT = (
-    r"i\s*(?:(?:can|could)\s*(?:no|['’])t|can not|could not|couldn['’]t|won['’]t|will not|must decline|have to decline"
-    r"|(?:am|['’]m)\s+(?:unable|not able|not qualified|not allowed|an ai|just an ai))\b"
-    rf"|i\s+(?:do not|don['’]t)\s+(?:have|know|feel|{_VERBS})\b|as\s+an?\s+(?:ai|artificial|(?:large )?language)\b"
+    rf"i\s*(?:can\s*(?:no|['’])t|can not|won['’]t|will not)\s+(?:\w+ly\s+)?{_WHAT}\b"
+    r"|i\s*(?:am|['’]m)\s+(?:unable|not\s+(?:able|qualified|allowed))\b|i\s+(?:must|have\s+to)\s+decline\b"
+    r"|i\s+(?:do not|don['’]t)\s+(?:answer|comply|assist|help|respond|comment|provide)\b"
+)
+_LACKS = r"i\s+(?:do not|don['’]t)\s+(?:understand|have\s+(?:enough|sufficient|access|the|any|personal|that))\b"
+_MACHINE = (
+    r"(?:as|i(?:['’]m| am)(?:\s+(?:just|only))?)\s+an?\s+(?:ai|artificial intelligence|(?:large )?language model)\b"
+    r"|i(?:['’]m| am)\s+not\s+a\s+(?:doctor|physician|lawyer)\b"
 )
 _REFUSAL = re.compile(
-    # sorry, and in the same sentence what for
-    r"^\W*(?:i(?:['’]m| am)\s+)?(?:(?:very|really|so|truly)\s+)?(?:sorry|afraid|(?:my )?(?:sincere )?apologies"
-    rf"|i (?:sincerely )?apologi[sz]e|unfortunately)\b(?:\W*$|[^.!?\n]{{0,80}}?\b(?:{_CANNOT}))"
-    rf"|^\W*i\s+(?:can(?:no|['’])t|can not|won['’]t|will not|do not|don['’]t)\s+{_VERBS}\b"
-    r"|^\W*i(?:['’]m| am)\s+(?:unable|not able|not qualified|not allowed)\b|^\W*i\s+(?:must|have to)\s+decline\b"
-    r"|^\W*(?:as|i(?:['’]m| am)(?: just)?)\s+an?\s+(?:ai|artificial intelligence|(?:large )?language model)\b",
+    rf"{_GREETING}(?:{_SORRY}(?:\W*$|[^.!?\n]{{0,80}}?\b(?:{_CANNOT}|{_LACKS}|{_MACHINE}))|(?:{_CANNOT}|{_MACHINE}))",
     re.I,
 )
+_SOME = 4  # words that are something of an answer
+_BUT = re.compile(r"[^.!?\n]*?\b(?:but|however)\b\W*(?P<rest>[^\n]*)", re.I)
 
 
 def is_refusal(answer: str) -> bool:
     """Whether an answer declines to answer.
 
     Edge cases: "I'm sorry to hear that, ..." and "I'm afraid that is a broken toe" go on to an answer and are none; nor
-        is a refusal that is only quoted.
+        is a refusal that is only quoted, or one that goes on in the same sentence ("I cannot diagnose this without
+        seeing it, but it sounds like ringworm"), unless it is a machine that speaks of itself.
     """
-    return bool(_REFUSAL.match(answer))
+    found = _REFUSAL.match(answer)
+    if found is None:
+        return False
+    if re.search(_MACHINE, found.group(), re.I):
+        return True
+    but = _BUT.match(answer[found.end() :])
+    return but is None or is_refusal(but["rest"]) or count_words(but["rest"]) < _SOME
 
 
 def closing_words(config: ProfessionalConfig, names: Mapping[str, str] | None) -> str:

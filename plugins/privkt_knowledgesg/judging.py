@@ -21,8 +21,9 @@ _SAID = re.compile(
 )
 # Behind a verdict these make another of it, or none; its own number may come again ("1. Answer 1 says more").
 _TURNED = re.compile(
-    r"\b(?:and|or|nor|no|not|never|hardly|worse|worst|less|least|inferior|wrong|weak\w*|poor\w*|bad|lack\w*|fail\w*"
-    r"|los(?:es|t|ing|er)|mis\w+|un\w+|in(?:correct|accurate|complete)|equal\w*|same|tie|both|neither)\b|n['’]t\b",
+    r"\b(?:not|never|hardly|worse|worst|less|least|inferior|wrong|weak\w*|poor\w*|bad|lack\w*|fail\w*|los(?:es|t|ing|er)"
+    r"|mis(?:lead\w*|taken|ses|sing)|un(?:clear|helpful|safe|related|true|supported)|in(?:correct|accurate|complete)"
+    r"|equal\w*|same|tie|both|neither)\b|n['’]t\b",
     re.I,
 )
 _NUMBER = re.compile(r"\b[12]\b")
@@ -79,7 +80,8 @@ def compare_by_perplexity(
 ) -> Comparison:
     """The same by a model that only scores: the answer with the smaller loss a token behind its question wins.
 
-    Edge cases: an empty answer loses against another; a model prefers what is like its own, so take neither's writer.
+    Edge cases: an empty answer loses against another; a loss that is no number is unreadable; a model prefers what is
+        like its own, so take neither's writer.
     """
     prompts = [template.prompt(question) for question in questions]
     losses = [
@@ -89,7 +91,7 @@ def compare_by_perplexity(
         ]
         for answers in (first, second)
     ]
-    return _counted([0.5 if one == two else float(one < two) for one, two in zip(*losses, strict=True)])
+    return _counted([_smaller(one, two) for one, two in zip(*losses, strict=True)])
 
 
 def compare_by_overlap(references: Sequence[str], first: Sequence[str], second: Sequence[str]) -> Comparison:
@@ -108,9 +110,10 @@ def verdict(answer: str) -> float | None:
         is not sure to be a verdict is left out.
     """
     found = _SAID.match(answer)
-    if found is None or _TURNED.search(found.group(2)) or set(_NUMBER.findall(found.group(2))) - {found.group(1)}:
+    if found is None or set(_NUMBER.findall(found.group(2))) - {found.group(1)}:
         return None
-    return {"1": 1.0, "2": 0.0}.get(found.group(1), 0.5)
+    value = {"1": 1.0, "2": 0.0}.get(found.group(1), 0.5)
+    return None if value != 0.5 and _TURNED.search(found.group(2)) else value
 
 
 def _counted(verdicts: Sequence[float | None]) -> Comparison:
@@ -122,6 +125,12 @@ def _counted(verdicts: Sequence[float | None]) -> Comparison:
         losses=readable.count(0.0),
         unreadable=len(verdicts) - len(readable),
     )
+
+
+def _smaller(one: float, two: float) -> float | None:
+    if math.isnan(one) or math.isnan(two):
+        return None
+    return 0.5 if one == two else float(one < two)
 
 
 def _fit(judge: Backend, rows: Sequence[tuple[str, str, str]]) -> list[bool]:

@@ -123,7 +123,7 @@ class KnowledgeSG(TransferMethod):
         read_pairs(rows, self.config.fields, self._names(facts.labels))
 
     def context_needed(self, facts: PublicFacts) -> Mapping[str, int]:
-        """What prompts and answers of declared lengths take, with the public seeds as they are."""
+        """What prompts and answers of declared lengths take, with the public seeds of a file as they are."""
         return planning.context_needed(self.config, self._template(), self._names(facts.labels))
 
     def comparison(self) -> KnowledgeSGConfig:

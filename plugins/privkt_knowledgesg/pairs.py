@@ -184,6 +184,7 @@ def make_pair_template(config: PairTemplateConfig) -> PairTemplate:
                 f"template.{key}: a custom layout must say where it stands, and has no {{{key}}}; write it into "
                 "template.layout, or remove the key"
             )
+    preamble = preamble.replace("{task}", task)
     # Parted before anything is put in: a task may have braces of its own.
     opening, middle = (
         _filled(part, preamble, task) for part in layout.removesuffix("{response}").split("{question}", 1)

@@ -10,7 +10,7 @@ from privkt.contracts import Plan, PublicFacts, TrainingPlan
 from privkt.privacy import Budget, RefusedInput
 from privkt.privacy.guarantee import HALF_PRECISION
 from privkt.synthesis.planning import plan_training, training_warnings
-from privkt.synthesis.words import count_words
+from privkt.synthesis.words import SPACELESS, count_words
 from privkt_knowledgesg.answering import closing_words
 from privkt_knowledgesg.arms import Arm
 from privkt_knowledgesg.config import KnowledgeSGConfig
@@ -103,9 +103,9 @@ def context_needed(config: KnowledgeSGConfig, template: PairTemplate, names: Map
     pairs = writing.shape == "pair" or Arm.DP_PAIRS in config.arms
     response = config.professional.max_tokens if pairs else 0
     seeds = _seeds(config)
-    shown = [_tokens(seed.question) + (_tokens(seed.response) if pairs else 0) for seed in seeds]
-    own = Origin.OWN in writing.seeding
-    if own or config.seeds is not None:
+    own, public = (origin in writing.seeding for origin in (Origin.OWN, Origin.PUBLIC))
+    shown = [_tokens(seed.question) + (_tokens(seed.response) if pairs else 0) for seed in seeds if public]
+    if own or (public and config.seeds is not None):
         shown += [writing.max_tokens + (response if own else 0)] * writing.shots
     asked = max([writing.max_tokens, *(_tokens(seed.question) for seed in seeds if Arm.SEEDS in config.arms)])
     return {
@@ -136,8 +136,9 @@ def _closing(config: KnowledgeSGConfig, names: Mapping[str, str]) -> str:
 
 
 def _tokens(text: str) -> int:
-    """About how many tokens a text has."""
-    return math.ceil(_TOKENS_A_WORD * count_words(text))
+    """About how many tokens a text has: of a script without spaces, one a letter."""
+    letters = len(SPACELESS.findall(text))
+    return math.ceil(_TOKENS_A_WORD * (count_words(text) - letters) + letters)
 
 
 def _written_sets(config: KnowledgeSGConfig) -> set[str]:

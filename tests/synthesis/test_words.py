@@ -3,6 +3,7 @@
 import re
 
 import pytest
+from privkt_knowledgesg.scoring import label_in
 
 from privkt.synthesis.labels import match_label
 from privkt.synthesis.overlap import overlap_report
@@ -23,6 +24,7 @@ NEARLY = "我叫王小明，住在北京市海淀区，我咳嗽两天了"
         ("약을 먹었다", ["약을", "먹었다"]),
         ("看GPT4模型", ["看", "gpt4", "模", "型"]),
         ("?!", []),
+        ("ៗ゛", ["ៗ"]),
     ],
 )
 def test_words(text, found):
@@ -60,6 +62,23 @@ def test_likeness_is_told_in_scripts_without_spaces():
 )
 def test_labels_are_matched_in_scripts_without_spaces(answer, label):
     assert match_label(answer, {"pos": "正面", "neg": "负面", "5": "5"}) == label
+
+
+@pytest.mark.parametrize(
+    ("answer", "names", "label"),
+    [
+        ("满分10分，我给5分", {"0": "0分", "5": "5分"}, "5"),
+        ("10分", {"0": "0分"}, None),
+        ("15星", {"5": "5星"}, None),
+        ("DATA股", {"a": "A股"}, None),
+        ("2023年5月的新闻，评分4", {"4": "4", "5": "5"}, "4"),
+        ("110分", {"10": "10分"}, None),
+        ("class 10", {"1": "class 1"}, None),
+    ],
+)
+def test_names_of_mixed_letters_end_where_their_own_script_would_go_on(answer, names, label):
+    assert match_label(answer, names) == label
+    assert label_in(answer, names) == label
 
 
 def test_a_whole_word_of_one_letter_is_no_part_of_another():

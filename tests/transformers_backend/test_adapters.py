@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from peft import PeftModel, PromptTuningConfig, get_peft_model
+from peft import LoraConfig, PeftModel, PromptTuningConfig, get_peft_model
 from safetensors.torch import load, save
 from transformers import AutoModelForCausalLM
 
@@ -82,6 +82,36 @@ def test_an_adapter_with_other_tensors_than_its_settings_say_is_refused(adapter,
     ):
         with pytest.raises(BackendError, match="they differ in 1 tensors, one is 'base_model"):
             llama().with_weights(wrong).embed(["a"])
+
+
+@pytest.mark.parametrize("kept", ["auto", False])
+def test_adapters_of_tied_embeddings_are_written_and_read(llama, tiny_llama, tmp_path, kept):
+    """Targeted embeddings are stored beside their adapters by PEFT, tied ones once more; not every writer does."""
+    from privkt_transformers.adapters import adapter_files
+
+    base = AutoModelForCausalLM.from_pretrained(tiny_llama)
+    base.tie_weights()
+    base.lm_head.weight = base.model.embed_tokens.weight
+    base.config.tie_word_embeddings = True
+    wrapped = get_peft_model(
+        base, LoraConfig(task_type="CAUSAL_LM", r=2, target_modules=["q_proj", "embed_tokens", "lm_head"])
+    )
+    for name, parameter in wrapped.named_parameters():
+        if "lora" in name:
+            torch.nn.init.normal_(parameter, std=0.1)
+    if kept == "auto":
+        found = adapter_files(wrapped, "tiny")
+    else:
+        wrapped.save_pretrained(tmp_path, save_embedding_layers=False)
+        found = Adapter({path.name: path.read_bytes() for path in tmp_path.iterdir()})
+    backend = llama()
+    before = backend.loaded.network.get_input_embeddings().weight.clone()
+    ours = backend.with_weights(found)
+    ids = torch.tensor([[1, 2, 3]])
+    with torch.no_grad():
+        changed = ours.loaded.network(ids).logits - backend.loaded.network(ids).logits
+    assert changed.abs().max() > 1e-3
+    assert torch.equal(backend.loaded.network.get_input_embeddings().weight, before)
 
 
 def test_weights_are_never_in_the_systems_temporary_folder(adapter, llama, tmp_path, monkeypatch):
