@@ -126,9 +126,17 @@ _MEASURES = {
 }
 
 
+# The run of finance in which the professional model was shown four examples of labels in place of a rule.
+_EARLIER = "finance, four examples as closing words"
+
+
 def _domains() -> Result:
     found: Result = result("knowledgesg_domains", "intel-xeon-amx-2-cores")["domains"]
     return found
+
+
+def _runs() -> Result:
+    return {name: run for name, run in _domains().items() if "seconds" in run and name != _EARLIER}
 
 
 def _knowledgesg(domain: str) -> str:
@@ -148,6 +156,48 @@ def knowledgesg_finance() -> str:
     return _knowledgesg("finance")
 
 
+def knowledgesg_medicine() -> str:
+    """Answers to patients' questions."""
+    return _knowledgesg("medicine")
+
+
+def knowledgesg_labels() -> str:
+    """The labels that the responses say which taught each arm, beside those of the held-out rows."""
+    found = _domains()["finance"]
+    server, held = found["server"], found["held_out"]
+    counts = {Arm(arm).heading: (counts, server["pairs"][arm]) for arm, counts in server["labels"].items()}
+    counts["held-out rows"] = held, sum(held.values())
+    rows = []
+    for name in (*(arm for arm in found["scores"] if arm in counts), "held-out rows"):
+        of, total = counts[name]
+        shares = [*(of[label] for label in held), total - sum(of.values())]
+        rows.append([name, str(total), *(f"{share / total:.0%}" for share in shares)])
+    return table(["labels of", "pairs or rows", *held, "none"], rows)
+
+
+def knowledgesg_closings() -> str:
+    """Arms that the professional model teaches, by what it was told of the labels."""
+    domains, rows = _domains(), []
+    said = {_EARLIER: "four examples", "finance": "a rule, with examples"}
+    for arm in (Arm.SEEDS, Arm.NO_PRIVATE, Arm.KNOWLEDGESG):
+        row = [arm.heading]
+        for name in said:
+            scores = domains[name]["scores"][arm.heading]
+            row += [cell(scores[measure]) for measure in ("accuracy", "weighted_f1")]
+        rows.append(row)
+    return table(["taught by", *(f"{what}: {m}" for what in said.values() for m in ("accuracy", "weighted F1"))], rows)
+
+
+def knowledgesg_privacy() -> str:
+    """What each run's private training guarantees, and what it was accounted from."""
+    rows = []
+    for name, run in _runs().items():
+        for one in run["trainings"]:
+            accounted = (str(one["taken"]), f"{one['sampling_rate']:.3f}", f"{one['noise_multiplier']:.3f}")
+            rows.append([name, *accounted, one["guarantee"]])
+    return table(["", "steps taken", "sampling rate", "noise multiplier", "guarantee"], rows)
+
+
 # A step of a run: what it is called here, and the beginning of its own title.
 _KNOWLEDGESG_STEPS = {
     "tune": ("private training", "Fine-tuning an adapter"),
@@ -159,8 +209,7 @@ _KNOWLEDGESG_STEPS = {
 
 def knowledgesg_costs() -> str:
     """Seconds of each step, and the most memory that the process held in it."""
-    runs = {name: run for name, run in _domains().items() if "seconds" in run}
-    rows = []
+    runs, rows = _runs(), []
     for step, (said, title) in _KNOWLEDGESG_STEPS.items():
         row = [said]
         for run in runs.values():
@@ -182,6 +231,10 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "post-costs": post_costs,
     "post-memory": post_memory,
     "knowledgesg-finance": knowledgesg_finance,
+    "knowledgesg-labels": knowledgesg_labels,
+    "knowledgesg-closings": knowledgesg_closings,
+    "knowledgesg-privacy": knowledgesg_privacy,
+    "knowledgesg-medicine": knowledgesg_medicine,
     "knowledgesg-costs": knowledgesg_costs,
     "knowledgesg-names": knowledgesg_names,
 }
